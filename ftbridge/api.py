@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ftbridge import files
 from ftbridge.data.convert.convert import Converted
@@ -21,8 +21,9 @@ from ftbridge.data.convert.shapes import Shape
 from ftbridge.data.lint.engine import Options, Role
 from ftbridge.data.lint.engine import lint as lint_files
 from ftbridge.data.lint.findings import LintReport
-from ftbridge.data.lint.rule import Method
+from ftbridge.data.lint.rule import METHODS, Method
 from ftbridge.data.targets import TargetName
+from ftbridge.errors import UsageError
 from ftbridge.evaluation import compare as comparisons
 from ftbridge.evaluation import standalone
 from ftbridge.evaluation.compare import Comparison
@@ -156,7 +157,7 @@ def lint(
     paths: str | Path | Sequence[str | Path],
     *,
     target: TargetName = "openai",
-    method: Method | None = None,
+    method: Method | Literal["sft", "rft"] | None = None,
     model: str | None = None,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
@@ -168,7 +169,7 @@ def lint(
     Args:
         paths: One file or several.
         target: The service whose rules apply, or local.
-        method: supervised, dpo or reinforcement; detected by default.
+        method: supervised (or sft), dpo, or reinforcement (or rft); detected by default.
         model: Counts tokens for this model. A local model uses its own tokenizer and template.
         select: Codes or names of the only rules to check.
         ignore: Codes or names of rules to skip.
@@ -176,16 +177,48 @@ def lint(
         jobs: Processes; 0 is one per core.
 
     Raises:
-        UsageError: A file cannot be read.
+        UsageError: A file cannot be read, no file is named, or an argument is none of its choices.
 
     Example:
         report = ftbridge.lint("train.jsonl", target="local")
         for finding in report.files[0].findings:
             print(finding.line, finding.message)
     """
-    options = Options(target=target, method=method, model=model, select=tuple(select), ignore=tuple(ignore), jobs=jobs)
+    listed = [str(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+    if not listed:
+        raise UsageError("paths is empty; there is nothing to lint.", hint='ftbridge.lint("train.jsonl")')
+    named_roles = list(roles)
+    for role in named_roles:
+        _check_choice("roles", role, get_args(Role))
+    if len(named_roles) > len(listed):
+        counts = f"roles has {len(named_roles)} elements, and paths has {len(listed)}"
+        raise UsageError(f"{counts}.", hint="Give one role for each file.")
+    _check_choice("target", target, get_args(TargetName))
+    if method is not None:
+        _check_choice("method", method, tuple(_METHOD_NAMES))
+    options = Options(
+        target=target,
+        method=_METHOD_NAMES[method] if method is not None else None,
+        model=model,
+        select=tuple(select),
+        ignore=tuple(ignore),
+        jobs=jobs,
+    )
     with with_counter(options) as counted:
-        return lint_files(paths, counted, roles=roles)
+        return lint_files(listed, counted, roles=named_roles)
+
+
+_METHOD_NAMES: dict[str, Method] = {
+    **{method: method for method in METHODS},
+    "sft": "supervised",
+    "rft": "reinforcement",
+}
+
+
+def _check_choice(argument: str, value: object, choices: Sequence[str]) -> None:
+    """Raise `UsageError` for a value that is none of an argument's choices."""
+    if value not in choices:
+        raise UsageError(f"{argument} {value!r} is not known.", hint=f"Use one of {', '.join(choices)}.")
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,25 @@ _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
 
 def home() -> Path:
-    """The folder that holds runs and caches: `$FTBRIDGE_HOME`, or `.ftbridge` in the working directory."""
-    return Path(os.environ.get("FTBRIDGE_HOME") or ".ftbridge").resolve()
+    """The folder that holds runs and caches: `$FTBRIDGE_HOME`, or `.ftbridge` in the working directory.
+
+    It need not be there yet. Raises `UsageError` for what is there and is no folder, or one that cannot be read.
+    """
+    named = Path(os.environ.get("FTBRIDGE_HOME") or ".ftbridge")
+    hint = "Point FTBRIDGE_HOME at a folder that can be read and written."
+    try:
+        path = named.resolve()
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        return path
+    except (OSError, RuntimeError) as error:  # Python 3.11 has RuntimeError for links in a circle
+        why = getattr(error, "strerror", None) or "its links go in a circle"
+        raise UsageError(f"the home folder {named} cannot be used ({why}).", hint=hint) from error
+    if not is_folder:
+        raise UsageError(f"the home folder {path} is not a folder.", hint=hint)
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise UsageError(f"the home folder {path} cannot be read.", hint=hint)
+    return path
 
 
 @contextlib.contextmanager
@@ -73,6 +91,16 @@ def make_folder(path: Path) -> None:
             path.mkdir(parents=True, exist_ok=True)
         except (FileNotFoundError, FileExistsError) as error:
             raise NotADirectoryError(errno.ENOTDIR, error.strerror or "no folder can be made there") from error
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder where there is none, and write to it. Raises `UsageError` where that cannot be, or `DiskFull`."""
+    make_folder(folder)
+    with disk_full_is_an_error(folder):
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except FileNotFoundError as error:  # so does /proc refuse
+            raise PermissionError(errno.EACCES, error.strerror) from error
 
 
 @contextlib.contextmanager

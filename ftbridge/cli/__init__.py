@@ -22,7 +22,7 @@ COMMANDS = {
     "list": "List runs, newest first.",
     "show": "Show a run, its field mapping, or its training tokens.",
     "watch": "Follow a run from any shell.",
-    "cancel": "Cancel a run for good.",
+    "cancel": "Cancel a run and its job.",
     "pause": "Save a checkpoint and stop; resume continues.",
     "resume": "Continue a run that stopped.",
     "retry": "Train a failed or cancelled job again; this may be billed again.",

@@ -16,7 +16,7 @@ from ftbridge.runs.run import TERMINAL, Run
 @click.command(help=COMMANDS["cancel"])
 @run_argument
 def command(run: str) -> None:
-    """End a run for good."""
+    """End a run and its job, until somebody resumes it."""
     stop(find_run(run), control.cancel, "cancelled")
 
 
@@ -37,6 +37,8 @@ def stop(run: Run, ask: Callable[[Run], None], end: str) -> None:
             hint=f"Follow it with: ftbridge watch {run.id}",
         )
     elif state in TERMINAL:
-        raise UsageError(f"{run.id} is {state}: it ended before it could be {end}.", hint=f"See: ftbridge show {run.id}")
+        raise UsageError(
+            f"{run.id} is {state}: it ended before it could be {end}.", hint=f"See: ftbridge show {run.id}"
+        )
     else:
         click.echo(f"{run.id} will be {end} at its next step (now {state}).")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import Command, as_json, find_run, verbosity, verbosity_options
+from ftbridge.cli.options import Command, as_json, find_run, output_format, verbosity, verbosity_options
 from ftbridge.errors import GateNotMet
 from ftbridge.evaluation.compare import compare
 from ftbridge.report.formats.tables import SHAPES
@@ -42,14 +42,15 @@ def command(
     shape: str,
     as_json: bool,
 ) -> None:
-    """Compare, print, and exit 4 when an asked margin is not met."""
+    """Compare, print, and exit 4 when the margin of --margin is not met; a spec's margin only words the verdicts."""
+    shape = output_format(shape, as_json, "shape")
     if len(candidates) > 2:
         raise click.BadParameter("give --candidate once for both runs, or twice to name one for each run.")
     named = (candidates[0], candidates[-1]) if candidates else ("tuned", "tuned")
     result = compare(find_run(first), find_run(second), margin=margin, candidates=named, common=intersect)
     from ftbridge.report.terminal import comparison
 
-    if as_json or shape == "json":
+    if shape == "json":
         click.echo(result.model_dump_json(indent=2))
     elif shape == "text":
         SafeConsole(highlight=False).print(comparison.comparison_table(result, sentences=verbosity() > 0))
@@ -61,9 +62,9 @@ def command(
             f"could not be determined, since too many items have no score: {', '.join(lost)}.",
             hint="`ftbridge eval SPEC -c run:FIRST -c run:SECOND` retries what failed.",
         )
-    if not result.ok:
-        failed = [name for name, paired in result.verdicts.items() if paired.margin_met is False]
+    failed = [name for name, paired in result.verdicts.items() if paired.margin_met is False]
+    if margin is not None and failed:
         raise GateNotMet(
-            f"the margin of {result.margin:g} is not met on {', '.join(failed)}.",
+            f"the margin of {margin:g} is not met on {', '.join(failed)}.",
             hint="More test items make the interval narrower; see the detectable difference.",
         )

@@ -8,7 +8,7 @@ import click
 
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import Command, pairs, verbosity, verbosity_options
-from ftbridge.data.convert.convert import Converted, convert
+from ftbridge.data.convert.convert import UNFINISHED_HINT, Converted, convert, left_out_sentences
 from ftbridge.data.convert.recipe import Recipe
 from ftbridge.data.convert.shapes import SHAPES, WRITABLE
 from ftbridge.data.known_formats import listed_formats
@@ -70,6 +70,11 @@ def _list_formats(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 )
 @click.option("--only-liked", is_flag=True, help="Write only the completions labelled as good in KTO data, as chats.")
 @click.option(
+    "--include-unfinished",
+    is_flag=True,
+    help="Include completions that were cut off or filtered (finish_reason length or content_filter).",
+)
+@click.option(
     "--list-formats",
     is_flag=True,
     is_eager=True,
@@ -96,6 +101,7 @@ def command(
     max_ratio: float,
     encoding: str | None,
     only_liked: bool,
+    include_unfinished: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -116,6 +122,7 @@ def command(
         max_ratio=max_ratio,
         encoding=encoding,
         only_liked=only_liked,
+        include_unfinished=include_unfinished,
     )
     if recipe.delimiter and len(recipe.delimiter) != 1:
         raise UsageError(f"--delimiter {delimiter}: give one character, or tab.")
@@ -145,11 +152,23 @@ def _tell(done: Converted) -> None:
         names = " ".join(f"--parse {name}" for name in done.json_columns)
         click.echo(f"note: some columns hold JSON; read {done.out} back with {names}", err=True)
     shapes = ", ".join(done.shapes)
-    for reason, count in done.left_out.items():
-        click.echo(f"left out: {count:,} {'example' if count == 1 else 'examples'}, as {reason}", err=True)
-    counts: dict[int, list[str]] = {}
-    for field, count in done.dropped.items():
-        counts.setdefault(count, []).append(field)
-    dropped = "".join(f"; dropped {', '.join(fields)} from {number:,}" for number, fields in counts.items())
+    for sentence in left_out_sentences(done.left_out, done.left_out_lines):
+        click.echo(f"left out: {sentence}", err=True)
+    if done.unfinished_count:
+        click.echo(f"note: {UNFINISHED_HINT}", err=True)
+    for number, fields in _by_count(done.carried).items():
+        examples = "1 example has" if number == 1 else f"{number:,} examples have"
+        click.echo(f"note: {examples} {', '.join(fields)} beside the messages, which training does not read", err=True)
+    dropped = "".join(
+        f"; dropped {', '.join(fields)} from {number:,}" for number, fields in _by_count(done.dropped).items()
+    )
     examples = "1 example" if done.examples == 1 else f"{done.examples:,} examples"
     click.echo(f"{done.out}: {examples} from {shapes} to {done.to}{dropped}", err=True)
+
+
+def _by_count(counts: dict[str, int]) -> dict[int, list[str]]:
+    """The fields that were counted equally often, by that count."""
+    fields: dict[int, list[str]] = {}
+    for field, count in counts.items():
+        fields.setdefault(count, []).append(field)
+    return fields

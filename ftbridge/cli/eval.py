@@ -9,7 +9,7 @@ import click
 
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.evaluation_output import EvaluationOutput, evaluated, write
-from ftbridge.cli.options import Command, as_json, verbosity_options
+from ftbridge.cli.options import Command, as_json, output_format, verbosity_options
 from ftbridge.cli.progress import TerminalWatcher
 from ftbridge.errors import GateNotMet
 from ftbridge.evaluation.standalone import EvaluationOptions, evaluate
@@ -70,6 +70,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Evaluate, print, and exit 4 when an asked margin is not met."""
+    shape = output_format(shape, as_json, "shape")
     options = EvaluationOptions(
         provider=provider, system=system, documents=documents, margin=margin, fresh=no_cache, human=human
     )
@@ -82,7 +83,6 @@ def command(
 
         arguments = " ".join(f"--candidate {shlex.quote(name)}" for name in candidates)
         write_page(contents, report, f"ftbridge eval {shlex.quote(spec.name)} {arguments}")
-    shape = "json" if as_json else shape
     write(evaluation, shape, out, text=lambda: evaluated(evaluation, contents), title=spec_file.spec.name)
     first = next(iter(evaluation.candidates))
     lost = [

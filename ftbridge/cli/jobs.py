@@ -7,7 +7,12 @@ from rich.console import Console
 
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, find_run, print_json
+from ftbridge.errors import ProviderRefused, ServiceUnavailable, UsageError
+from ftbridge.providers.base import TERMINAL
 from ftbridge.runner import control
+
+_LOOKED_THROUGH = 200
+"""Newest jobs of an account among which one that cannot be cancelled is looked for."""
 
 
 @click.group(invoke_without_command=True, help=COMMANDS["jobs"])
@@ -56,7 +61,14 @@ def cancel(account: object, job: str) -> None:
     from ftbridge.providers.openai.account import HostedAccount
 
     assert isinstance(account, HostedAccount)
-    state = account.cancel(job)
+    try:
+        state = account.cancel(job)
+    except ProviderRefused:
+        ended = next((one.state for one in account.jobs(_LOOKED_THROUGH) if one.id == job), None)
+        if ended not in TERMINAL:
+            raise
+        verb = "is" if ended == "cancelled" else "has"
+        raise UsageError(f"{job} {verb} {ended} already, so there is nothing to cancel.") from None
     click.echo(f"{job} is {state}." if state == "cancelled" else f"{job} was asked to be cancelled (now {state}).")
 
 
@@ -64,13 +76,18 @@ def cancel(account: object, job: str) -> None:
 @as_json
 @click.pass_obj
 def probe(account: object, as_json: bool) -> None:
-    """What each part of the service's interface answers."""
+    """What each part of the service's interface answers. Raises `ServiceUnavailable` where none of them does."""
     from ftbridge.providers.openai.account import HostedAccount
 
     assert isinstance(account, HostedAccount)
     results = account.probe()
     if as_json:
         print_json(results)
-        return
-    for name, reply in results.items():
-        click.echo(f"{name:<32}{reply}")
+    else:
+        for name, reply in results.items():
+            click.echo(f"{name:<32}{reply}")
+    if all(reply.startswith("not known") for name, reply in results.items() if name != "service"):
+        raise ServiceUnavailable(
+            f"{account.service} answers nothing, so what it supports is not known.",
+            hint="Check the network, --target and --base-url.",
+        )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import print_json, verbosity, verbosity_options
+from ftbridge.cli.options import output_format, print_json, verbosity, verbosity_options
 from ftbridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ftbridge.data.lint.engine import Linting, Options, Role
     from ftbridge.data.lint.findings import LintReport
     from ftbridge.data.lint.fix import FixReport
+    from ftbridge.data.lint.rule import Rule
 
 METHODS = {"sft": "supervised", "rft": "reinforcement"}
 _BAR_FROM = 20_000_000
@@ -106,16 +107,17 @@ def command(
     from ftbridge.data.lint.config import find_config
     from ftbridge.data.lint.engine import Linting, Options
 
-    if as_json and form not in (None, "json"):
-        raise UsageError(f"--json and --format {form} contradict each other.", hint="Name one.")
-    form = "json" if as_json else form or "text"
+    form = output_format(form, as_json, "form") or "text"
     if isinstance(sys.stdout, io.TextIOWrapper):
         if form == "text":
             sys.stdout.reconfigure(errors="backslashreplace")
         else:
             sys.stdout.reconfigure(encoding="utf-8")
+    if (statistics or explain) and form not in ("text", "json"):
+        option = "--explain" if explain else "--statistics"
+        raise UsageError(f"{option} prints text or JSON, not {form}.", hint="Leave one of them out.")
     if explain:
-        _explain(explain)
+        _explain(explain, form)
         return 0
     paths, validation, test = (_matched(named) for named in (paths, validation, test))
     listed = [*paths, *validation, *test]
@@ -161,7 +163,10 @@ def _told(linting: Linting, form: str, limit: int | None, statistics: bool, bar:
                 printed.add(path, finding)
     bar.clear()
     report = linting.report()
-    if form != "text":
+    if statistics and form == "json":
+        counts = {"errors": report.errors, "warnings": report.warnings, "rules": report.rules}
+        print_json({"ok": report.ok, "complete": report.complete, **counts})
+    elif form != "text":
         _print_for_programs(findings.at_most(report, limit) if limit else report, linting, form)
     elif printed:
         printed.finish(report)
@@ -209,7 +214,7 @@ def _print_fixes(reports: Iterable[FixReport], limit: int | None) -> None:
         print_fix(report, console, shown=limit if verbosity() >= 0 else 0)
 
 
-def _explain(code: str) -> None:
+def _explain(code: str, form: str) -> None:
 
     from ftbridge.data.lint.rule import find_rule
     from ftbridge.data.lint.rules import RULES
@@ -217,10 +222,21 @@ def _explain(code: str) -> None:
     from ftbridge.report.terminal.lint.explain import explain, rule_list
 
     console = SafeConsole(highlight=False)
-    if code.lower() == "all":
-        rule_list([RULES[code] for code in sorted(RULES)], console)
+    listed = [RULES[code] for code in sorted(RULES)] if code.lower() == "all" else [find_rule(RULES, code)]
+    if form == "json":
+        documents = [_rule_document(rule) for rule in listed]
+        print_json(documents if code.lower() == "all" else documents[0])
+    elif code.lower() == "all":
+        rule_list(listed, console)
     else:
-        explain(find_rule(RULES, code), console)
+        explain(listed[0], console)
+
+
+def _rule_document(rule: Rule) -> dict[str, Any]:
+    """What is known of a rule, for programs. `severities` names the services where it is another, or null for none."""
+    names = ("code", "name", "kind", "severity", "summary", "reason", "source", "bad", "good", "fixable")
+    document = {name: getattr(rule, name) for name in names}
+    return {**document, "methods": list(rule.methods), "severities": dict(rule.severities)}
 
 
 def _roles(paths: tuple[str, ...], validation: tuple[str, ...], test: tuple[str, ...]) -> list[Role]:
@@ -267,7 +283,11 @@ def _counting(options: Options) -> Iterator[Options]:
     if options.model is None:
         yield options
         return
+    from ftbridge import files
     from ftbridge.api import with_counter
+
+    if options.target == "local" or Path(options.model).exists():
+        files.require_writable(files.home())  # the counter's process writes its log there
 
     def tell(text: str) -> None:
         if verbosity() > 0:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
+
+from ftbridge.errors import UsageError
 
 if TYPE_CHECKING:
     from ftbridge.runs.run import Run
@@ -23,6 +25,7 @@ RENAMED = {
 """Options that have a new name, by command. The former names are accepted in version 0.2 and gone in 0.3."""
 
 F = TypeVar("F", bound=Callable[..., Any])
+Format = TypeVar("Format", bound="str | None")
 _verbosity = 0
 
 
@@ -79,6 +82,16 @@ def verbosity_options(command: F) -> F:
         callback=_remember,
         help="Print more, such as retries; -vv adds tracebacks.",
     )(command)
+
+
+def output_format(form: Format, as_json: bool, parameter: str) -> Format | Literal["json"]:
+    """The format to print in. Raises `UsageError` where --json and a --format of the command line contradict each other."""
+    if not as_json:
+        return form
+    source = click.get_current_context().get_parameter_source(parameter)
+    if form != "json" and source is click.core.ParameterSource.COMMANDLINE:
+        raise UsageError(f"--json and --format {form} contradict each other.", hint="Name one.")
+    return "json"
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")

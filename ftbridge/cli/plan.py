@@ -8,8 +8,8 @@ import click
 
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, verbosity_options
-from ftbridge.errors import GateNotMet
-from ftbridge.planning.plan import plan
+from ftbridge.errors import GateNotMet, LoweringRefused
+from ftbridge.planning.plan import Plan, plan
 from ftbridge.prices import load_prices
 from ftbridge.spec import SpecFile
 
@@ -46,7 +46,7 @@ def command(
     fields: bool,
     as_json: bool,
 ) -> None:
-    """Reckon, print, and exit 4 when the spec's budget or the model's life cannot be kept."""
+    """Reckon, print, and exit 2 when a side refuses the spec, 4 when its budget or the model's life cannot be kept."""
     spec_file = SpecFile.of(spec, overrides)
     if measure:
         from ftbridge.cli.progress import TerminalWatcher
@@ -62,5 +62,20 @@ def command(
         from ftbridge.report.terminal.plan import plan_view
 
         SafeConsole(highlight=False).print(plan_view(result, fields=fields))
+    if any(gate.refused for gate in result.gates):
+        raise LoweringRefused(_messages(result), hint=_how_to_go_on(result))
     if not result.ok:
-        raise GateNotMet(" ".join(gate.message for gate in result.gates), hint="Raise the limit, or ask for less.")
+        raise GateNotMet(_messages(result), hint="Raise the limit, or ask for less.")
+
+
+def _messages(result: Plan) -> str:
+    return " ".join(gate.message for gate in result.gates)
+
+
+def _how_to_go_on(result: Plan) -> str:
+    """What to do about fields that a side refuses, each of which may be one that a run can be allowed to go without."""
+    refused = [field for side in result.lowering.values() for field in side.fields if field.outcome == "refused"]
+    waivable = [f"--allow {report.field}" for report in refused if report.waivable]
+    if len(waivable) < len(refused):
+        return "Change the spec, or leave out the model of the side that refuses it."
+    return f"Change the spec, or run without those fields: ftbridge run SPEC {' '.join(dict.fromkeys(waivable))}"

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
 from ftbridge.cli.options import verbosity
+from ftbridge.http import Retry, on_retry
 from ftbridge.providers.base import JobEvent, Metrics
+from ftbridge.redaction import without_secrets
 from ftbridge.report.terminal.console import SafeConsole
 from ftbridge.runs.run import Run
 
 LINE_EVERY = 15.0
 """Seconds between lines for steps without news, where there is no terminal to draw on."""
+LASTING_TRIES, LASTING_SECONDS = 3, 5.0
+"""From so many failed tries, or so long a wait, people are shown what is waited for, at most every `LASTING_SECONDS`."""
 
 
 class _Figures(ProgressColumn):
@@ -43,8 +47,11 @@ class TerminalWatcher(AbstractContextManager["TerminalWatcher"]):
             )
         self._tasks: dict[str, TaskID] = {}
         self._told = 0.0
+        self._retry_shown = -LASTING_SECONDS
+        self._hooks = ExitStack()
 
     def __enter__(self) -> TerminalWatcher:
+        self._hooks.enter_context(on_retry(self.retried))
         if self.bars:
             self.bars.start()
         return self
@@ -52,8 +59,20 @@ class TerminalWatcher(AbstractContextManager["TerminalWatcher"]):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._hooks.close()
         if self.bars:
             self.bars.stop()
+
+    def retried(self, retry: Retry) -> None:
+        """One line for what is waited for, once that lasts; with -v every retry is logged already."""
+        lasts = retry.attempt >= LASTING_TRIES or retry.seconds >= LASTING_SECONDS
+        now = time.monotonic()
+        if verbosity() > 0 or not lasts or now - self._retry_shown < LASTING_SECONDS:
+            return
+        self._retry_shown = now
+        cause = " ".join(without_secrets(retry.cause).split())[:300].rstrip(".")
+        text = f"  {retry.doing}: try {retry.attempt} failed ({cause}); waiting {_span(retry.seconds)} to try again"
+        self._say(Text(text, style="yellow"))
 
     def stage(self, run: Run, name: str) -> None:
         """A heading for each stage; the run's id above the first."""

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 @verbosity_options
 def command(runs: tuple[str, ...], out: Path | None, shape: str, as_json: bool) -> None:
     """Write the page and print where it is; other formats are printed."""
+    if as_json and shape not in ("html", "json"):
+        raise UsageError(f"--json and --format {shape} contradict each other.", hint="Name one.")
     stored_runs = [find_run(name) for name in runs]
     if shape != "html":
         _print(stored_runs, cast(Shape, shape), out)

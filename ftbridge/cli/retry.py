@@ -12,6 +12,7 @@ from ftbridge.cli.options import as_json, find_run, run_argument, verbosity_opti
 from ftbridge.cli.run import ASK_ABOVE_USD, finish
 from ftbridge.errors import UsageError
 from ftbridge.runner import control
+from ftbridge.runner.fallback import last_of
 from ftbridge.runner.job import retry_usd
 from ftbridge.runs.run import Run
 
@@ -27,7 +28,12 @@ def command(run: str, yes: bool, as_json: bool) -> None:
 
 
 def retry(run: Run, *, yes: bool, as_json: bool) -> None:
-    """Name what training again costs, ask where it is much, and go on."""
+    """Name what training again costs, ask where it is much, and go on. Raises `UsageError` for a run that succeeded."""
+    if last_of(run).state().state == "succeeded":
+        raise UsageError(
+            f"{run.id} has succeeded, so there is nothing to train again.",
+            hint="Start a new run with: ftbridge run SPEC --provider PROVIDER",
+        )
     usd = retry_usd(run)
     if providers.is_hosted(run.state().provider, run.spec()):
         price = f"about ${usd:.2f}" if usd is not None else "an unknown price"

@@ -67,6 +67,11 @@ def command(
     as_json: bool,
 ) -> None:
     """Fine-tune and judge, from spec to verdict."""
+    if fall_back == provider:
+        raise UsageError(
+            f"--fallback {fall_back} is the provider that trains first.",
+            hint="Name another one, or leave --fallback out.",
+        )
     if record:
         os.environ["FTBRIDGE_RECORD"] = "1"
     spec_file = SpecFile.of(spec, [*overrides, *([f"fallback={fall_back}"] if fall_back else [])])

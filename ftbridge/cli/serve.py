@@ -126,10 +126,12 @@ def command(
     require_server()
     from ftbridge import server
     from ftbridge.providers.local.process.provider import NEEDS
+    from ftbridge.server.local.spec import check_models
 
     extras.require("local", "serving local models", *NEEDS)
     runs, others = runs_of(models)
     named = {name: name for name in plain} | others or ({} if runs else {DEFAULT_MODEL: DEFAULT_MODEL})
+    check_models(named.values())
     directory = (folder or files.home() / "server").resolve()
     service = server.served(
         named,
@@ -187,7 +189,7 @@ def start(
     from ftbridge.server.api import graders
     from ftbridge.server.app import application
     from ftbridge.server.http import network
-    from ftbridge.server.http.access import Access, read_keys
+    from ftbridge.server.http.access import Access, read_keys, read_origins
 
     loopback = network.is_loopback(host)
     token = os.environ.get(TOKEN) or None
@@ -198,8 +200,7 @@ def start(
         raise UsageError("--tls-key needs --tls-cert.")
     if tls is not None:
         tls.check()
-    origins = frozenset(origin.rstrip("/") for origin in listening.origins)
-    access = Access(keys, network.LOOPBACK_NAMES if loopback else None, origins)
+    access = Access(keys, network.LOOPBACK_NAMES if loopback else None, read_origins(listening.origins))
     if not loopback and not keys:
         raise UsageError(
             f"{host} can be reached from other machines, and {TOKEN} is not set.",

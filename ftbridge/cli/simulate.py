@@ -58,6 +58,7 @@ def command(
         _replay(replay, host, port, as_json)
         return
     from ftbridge import server
+    from ftbridge.server.http import network
     from ftbridge.server.simulator.account import load_account
     from ftbridge.server.simulator.scenario import Scenario, load
 
@@ -69,11 +70,10 @@ def command(
     count = len(chosen.faults)
     summary = [f"{count} injected faults" if count else "no injected faults", "/simulator shows what happened"]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(network.ended_by_sigterm())
         directory = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftbridge-simulator-")))
-        directory.mkdir(parents=True, exist_ok=True)
-        start(
-            server.simulated(chosen, directory.resolve()), host, port, directory.resolve(), as_json, summary, listening
-        )
+        directory = directory.resolve()
+        start(server.simulated(chosen, directory), host, port, directory, as_json, summary, listening)
 
 
 def _replay(path: Path, host: str, port: int, as_json: bool) -> None:

@@ -34,6 +34,15 @@ BOOKKEEPING = _words(
 """Names of fields that say where an example is from, never what it teaches."""
 
 
+JUDGEMENTS = _words(
+    "score scores overallscore qualityscore quality rating ratings stars grade verdict reward rewards rank "
+    "feedback userfeedback humanfeedback vote votes upvotes downvotes thumb thumbs thumbsup thumbsdown "
+    "label ktotag ktolabel like likes liked isliked disliked desirable isdesirable isgood helpful helpfulness "
+    "correct iscorrect correctness isaccepted"
+)
+"""Names of fields that may say how good a completion is: without them, bad completions are trained like good ones."""
+
+
 def plain_name(name: str) -> str:
     """A field's name in small letters, without spaces, hyphens and underscores."""
     return "".join(letter for letter in name.lower() if letter.isalnum())
@@ -42,6 +51,11 @@ def plain_name(name: str) -> str:
 def is_bookkeeping(name: str) -> bool:
     """Whether a field of this name says where an example is from, and never what it teaches."""
     return plain_name(name) in BOOKKEEPING or name.lower().endswith(("_id", "-id")) or name.endswith("Id")
+
+
+def is_judgement(name: str) -> bool:
+    """Whether a field of this name may say how good a completion is."""
+    return plain_name(name) in JUDGEMENTS
 
 
 def meaning_of(name: str) -> str | None:

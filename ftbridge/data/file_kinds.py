@@ -27,6 +27,9 @@ _NOT_DATA: tuple[tuple[bytes, str, str], ...] = (
     (b"BZh", "bzip2 data", "Unpack it with bunzip2."),
     (b"\xfd7zXZ", "xz data", "Unpack it with unxz."),
 )
+_TAR_AT = 257
+"""Where the header of a tar archive has its mark; before it is the name of its first file."""
+
 _PAGES = (b"<!doctype html", b"<html", b"<?xml", b"<!doctype")
 
 
@@ -39,6 +42,8 @@ def not_data(head: bytes) -> tuple[str, str] | None:
     for start, name, advice in _NOT_DATA:
         if begins.startswith(start):
             return name, advice
+    if head[_TAR_AT:].startswith(b"ustar"):
+        return "a tar archive", "Unpack it (tar -xf), and use the data files in it."
     if begins[:20].lower().startswith(_PAGES):
         return (
             "a web page or XML",
@@ -49,7 +54,7 @@ def not_data(head: bytes) -> tuple[str, str] | None:
 
 def looks_like_table(first_line: str) -> bool:
     """Whether a line is the header of a CSV or TSV: two or more short names with one delimiter, and no JSON."""
-    if first_line.lstrip()[:1] in ("{", "[") or not first_line.strip():
+    if first_line.lstrip().startswith(("{", "[", '"{', '"[')) or not first_line.strip():
         return False
     for delimiter in (",", "\t", ";", "|"):
         names = [name.strip().strip('"') for name in first_line.split(delimiter)]

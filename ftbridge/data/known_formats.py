@@ -77,12 +77,18 @@ def kto_field(record: Document) -> str | None:
     if _messages(record, "messages") and _last_role(record) in ("user", "human"):
         return None
     for name in KTO_FIELDS:
-        value = record.get(name)
-        if isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false")):
+        if is_liked(record.get(name)) is not None:
             return name
-    if record.keys() >= {"prompt", "completion", "label"} and record["label"] in (0, 1, "0", "1"):
-        return "label"
     return None
+
+
+def is_liked(value: object) -> bool | None:
+    """Whether a label says that a completion was liked: true or 1, in any spelling; None for what is no such label."""
+    if not isinstance(value, (bool, int, float, str)):
+        return None
+    return {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}.get(
+        str(value).strip().lower()
+    )
 
 
 KTO_FIELDS = ("label", "kto_tag", "kto_label", "liked", "is_liked", "thumbs_up", "desirable", "is_desirable", "is_good")
@@ -136,7 +142,32 @@ def _pieces(record: Document) -> bool:
     )
 
 
+def _columns(record: Document) -> bool:
+    """Whether an object is a whole table, as pandas writes one unless it is to write records: columns, or rows by number."""
+    values = list(record.values())
+    if not values:
+        return False
+    if isinstance(record.get("columns"), list) and isinstance(record.get("data"), list):
+        return all(isinstance(row, list) for row in record["data"])
+    if all(isinstance(value, dict) and value for value in values):
+        is_by_row = all(name.isdigit() for name in record)
+        return is_by_row or all(all(name.isdigit() for name in value) for value in values)
+    lengths = {len(value) if isinstance(value, list) else 0 for value in values}
+    return len(values) > 1 and len(lengths) == 1 and 0 not in lengths and not any(map(_has_objects, values))
+
+
+def _has_objects(elements: list[Any]) -> bool:
+    return any(isinstance(element, (dict, list)) for element in elements)
+
+
 FORMATS: tuple[Format, ...] = (
+    Format(
+        "a table in one object", None,
+        '{"prompt": {"0": "Hi", "1": "Bye"}, "completion": {"0": "Hello", "1": "Goodbye"}}',
+        "pandas, DataFrame.to_json() and to_dict()",
+        _columns,
+        "Write one record per line: DataFrame.to_json(path, orient='records', lines=True).",
+    ),
     Format(
         "OpenAI stored completions", "stored_completion",
         '{"object": "chat.completion", "choices": [{"message": {"role": "assistant", "content": "Hello"}}], '
@@ -212,14 +243,15 @@ FORMATS: tuple[Format, ...] = (
         '{"id": 1, "data": {"text": "Hi"}, "annotations": [{"result": [{"value": {"text": ["Hello"]}}]}]}',
         "Label Studio, JSON export",
         _annotation_tool,
-        "Export it as CSV (or JSON-MIN) from Label Studio, and name its columns with --map prompt=… --map completion=….",
+        "Export it as CSV (or JSON-MIN) from Label Studio, and name its columns: "
+        "ftbridge convert … --map prompt=… --map completion=….",
     ),
     Format(
         "Argilla records", None,
         '{"id": "1", "fields": {"prompt": "Hi"}, "responses": {"answer": [{"value": "Hello"}]}}',
         "Argilla, records.to_json()",
         lambda record: isinstance(record.get("fields"), dict) and bool(record.keys() & {"responses", "suggestions"}),
-        "Write them with records.to_datasets(), save that as Parquet or CSV, and name its columns with --map.",
+        "Write them with records.to_datasets(), save that as Parquet or CSV, and name its columns: ftbridge convert … --map.",
     ),
     Format(
         "promptfoo tests", None,

@@ -289,7 +289,7 @@ def _folder(model: Model, spec: JobSpec) -> tuple[Path, dict[str, Any]]:
     """Where a model's answers are kept, and what they depend on beside the prompt."""
     identity = {**model.identity, "max_completion_tokens": spec.evaluation.max_completion_tokens}
     folder = files.home() / "answers" / files.sha256_bytes(json.dumps(identity, sort_keys=True).encode())[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     return folder, identity
 
 

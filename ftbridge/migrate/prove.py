@@ -166,7 +166,7 @@ def _proof(
         margin=wish.margin,
         items=len(test.questions),
         left_out=test.left_out,
-        samples=recording.settings.samples if recording.settings else 0,
+        samples=recording.drawn,
         temperature=recording.settings.temperature if recording.settings else 0.0,
         by_graders=test.by_graders,
         measures=measured,

@@ -165,10 +165,9 @@ def completed(
 
 def recorded_predictions(questions: Sequence[Question], recording: Recording) -> dict[str, list[Prediction]]:
     """The recorded completions as predictions: the greedy ones, and each further one; where one is missing, the greedy one."""
-    drawn = recording.settings.samples if recording.settings is not None else 0
     complete = [
         number
-        for number in range(1, drawn + 1)
+        for number in range(1, recording.drawn + 1)
         if all((question.key, number) in recording.samples for question in questions)
     ]
     return {RECORDED: [_prediction(question, recording, GREEDY) for question in questions]} | {

@@ -5,7 +5,8 @@
          └── recordings/MODEL/items.jsonl                                                              └── recorded
 
 Every completion is flushed before the next is asked for; a process that is killed goes on where it was, by the same command.
-Nothing that was paid for is asked again.
+Nothing that was paid for is asked again. How much is wanted (`limit`, `samples`) is the last command's; how completions are
+drawn is fixed when a recording begins.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ _ROUNDS = 3
 
 
 class RecordWish(BaseModel):
-    """What to record. `items` is a file of your own, `temperature` the production one where stored requests do not tell it."""
+    """What to record. `items` is a file of your own, `temperature` the production one where stored requests do not tell it.
+
+    Of a recording that was begun, `limit` and `samples` say how much of it is wanted now.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -103,14 +107,20 @@ def record(
         at = KeyOf(_request(name), migration.service, variable=variable)
         limit = inventory.limit(name)
         work = _Work(at, recording, settings, wish, prices, limit, hours_left(inventory, model), progress, tell)
-        if requests := requests_of(chosen.items, settings, recording.samples):
+        requests = requests_of(chosen.items, settings, recording.samples)
+        if requests or settings != recording.settings:
             estimate = work.forecast(requests)
             agree(estimate, [*chosen.notes, *_warnings(inventory, model, estimate)])
             recording.begin(chosen.items, settings)
             migration.append(
-                "recording", model=name, items=len(chosen.items), samples=settings.samples, way=estimate.way
+                "recording",
+                model=name,
+                items=len(settings.wanted(chosen.items)),
+                samples=settings.samples,
+                way=estimate.way,
             )
-            work.run(requests)
+        if requests:
+            work.run(_paid_for(recording, settings))
         so_far = recording.so_far(spent_usd(recording.usage(), name, prices))
         migration.append("recorded", model=name, items=so_far.items, complete=so_far.complete, usd=so_far.usd)
     return Recorded(model=name, path=recording.path, so_far=so_far, notes=chosen.notes)
@@ -148,9 +158,10 @@ def _plan(
     """The items and settings of a recording: those that it began with, or chosen now. Writes nothing."""
     settings = recording.settings
     if recording.begun and settings is not None:
-        samples = max(settings.samples, wish.samples)
-        notes = ["The items of this recording are already chosen, so --items is ignored."] if wish.items else []
-        return Chosen(items=recording.items, notes=notes), settings.model_copy(update={"samples": samples})
+        _refuse_other_ways(settings, wish, recording)
+        limit = wish.limit if wish.limit < len(recording.items) else None
+        settings = settings.model_copy(update={"samples": wish.samples, "limit": limit})
+        return Chosen(items=recording.items, notes=_notes_of_begun(settings, wish, recording)), settings
     chosen = _chosen(migration, inventory, model, name, wish)
     temperature = chosen.temperature if wish.temperature is None else wish.temperature
     settings = Settings(
@@ -161,6 +172,44 @@ def _plan(
     )
     notes = [*chosen.notes, f"Further completions are drawn at temperature {temperature:g}."]
     return chosen.model_copy(update={"notes": notes}), settings
+
+
+def _refuse_other_ways(begun: Settings, wish: RecordWish, recording: Recording) -> None:
+    """Raise `UsageError` for a wish that would draw completions otherwise than those that are recorded."""
+    changes = (
+        ("--temperature", "at temperature {:g}", begun.temperature, wish.temperature),
+        ("--max-tokens", "with at most {:,} tokens", begun.max_completion_tokens, wish.max_completion_tokens),
+    )
+    for option, words, now, wanted in changes:
+        if wanted is None or wanted == now:
+            continue
+        way = words.format(now) if now is not None else "with the limits of your clients"
+        raise UsageError(
+            f"this recording draws completions {way}; {option} {wanted:g} would mix them with others.",
+            hint=f"Leave {option} out to continue, or record into another migration (--migration NAME). To begin again, "
+            f"and pay again, remove {recording.path}.",
+        )
+
+
+def _notes_of_begun(settings: Settings, wish: RecordWish, recording: Recording) -> list[str]:
+    """What a wish changes of a recording that was begun, and what it cannot change."""
+    total, notes = len(recording.items), []
+    if wish.items:
+        notes.append("The items of this recording are already chosen, so --items is ignored.")
+    if settings.limit is not None:
+        notes.append(f"Only the first {settings.limit:,} of the recording's {total:,} items are requested (--limit).")
+    elif wish.limit not in (ITEMS, total):
+        notes.append(f"The items of this recording are already chosen: {total:,}. A larger --limit adds none.")
+    if recording.drawn > settings.samples:
+        drawn = f"{recording.drawn} further completions of an item are already recorded"
+        notes.append(f"{drawn}; no more than {settings.samples} are requested for the others (--samples).")
+    return notes
+
+
+def _paid_for(recording: Recording, settings: Settings) -> list[RecordingRequest]:
+    """The requests that earlier batches may hold: those of more items and samples too, if these were wanted before."""
+    widest = settings.model_copy(update={"samples": recording.most_samples, "limit": None})
+    return requests_of(recording.items, widest, recording.samples)
 
 
 def _chosen(migration: Migration, inventory: Inventory, model: TunedModel, name: str, wish: RecordWish) -> Chosen:
@@ -233,10 +282,10 @@ class _Work:
             way=self.wish.way,
         )
 
-    def run(self, requests: Sequence[RecordingRequest]) -> None:
-        """Ask for what is missing, batches that were paid for first, until nothing is or a round brings nothing."""
+    def run(self, paid_for: Sequence[RecordingRequest]) -> None:
+        """Ask for what is missing, until nothing is or a round brings nothing; first, what batches may hold already."""
         self._first = len(self.recording.samples)
-        self._batched("batch").collect(requests)
+        self._batched("batch").collect(paid_for)
         for _ in range(_ROUNDS):
             missing = self.recording.missing()
             if not missing:
@@ -306,8 +355,8 @@ class _Work:
         self._said = now
         so_far = self.recording.so_far()
         done = len(self.recording.samples) - self._first
-        wanted = so_far.items * (1 + self.settings.samples) - len(self.recording.samples)
-        seconds = (now - self._began) / done * wanted if done else None
+        left = sum(len(request.samples) for request in self.recording.missing())
+        seconds = (now - self._began) / done * left if done else None
         self.progress(so_far.complete, so_far.items, self._spent(), seconds)
 
 

@@ -7,7 +7,7 @@
       openai/            the ledger of its batches
 
 A request is named KEY-N: the item's key and the number of its first sample. Sample 0 is greedy, 1 to `samples` are drawn at
-the production temperature. What is recorded is never asked again.
+the production temperature. What is recorded is never asked again, and stays when fewer items or samples are wanted later.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ declined: the service refused the request itself."""
 
 
 class Settings(BaseModel):
-    """How a model is recorded; fixed for a recording but for `samples`, which may grow."""
+    """How a model is recorded; fixed for a recording but for how much is wanted of it: `samples` and `limit`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,6 +43,13 @@ class Settings(BaseModel):
     top_logprobs: int = Field(default=20, ge=0, le=20)
     max_completion_tokens: int | None = None
     takes_n: bool = Field(default=True, description="Whether one request can have several completions.")
+    limit: int | None = Field(
+        default=None, ge=1, description="Only so many of the items, from the first; null for all."
+    )
+
+    def wanted(self, items: Sequence[RecordedItem]) -> Sequence[RecordedItem]:
+        """The items that are to be recorded."""
+        return items if self.limit is None else items[: self.limit]
 
 
 class Sample(BaseModel):
@@ -74,7 +81,7 @@ class Usage(BaseModel):
 
 
 class RecordedSoFar(BaseModel):
-    """How far a recording is. `complete` items have all of their completions, or a refusal of the request."""
+    """How far a recording is. `items` are those wanted; `complete` ones have all of their completions, or a refusal."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -102,9 +109,9 @@ class RecordingRequest(BaseModel):
 def requests_of(
     items: Sequence[RecordedItem], settings: Settings, recorded: Mapping[tuple[str, int], Sample]
 ) -> list[RecordingRequest]:
-    """The requests that items still need, the greedy ones first: they are what a replacement is compared with."""
+    """The requests that wanted items still need, the greedy ones first: they are what a replacement is compared with."""
     declined = {key for (key, _), sample in recorded.items() if sample.outcome == "declined"}
-    open_items = [item for item in items if item.key not in declined]
+    open_items = [item for item in settings.wanted(items) if item.key not in declined]
     greedy = [
         RecordingRequest(item=item, samples=(GREEDY,)) for item in open_items if (item.key, GREEDY) not in recorded
     ]
@@ -128,6 +135,7 @@ class Recording:
         self._samples: dict[tuple[str, int], Sample] = {}
         self._usage: list[tuple[Usage, str]] = []
         self._settings: Settings | None = None
+        self._most_samples = 0
         self._open: dict[str, Event] = {}
 
     @classmethod
@@ -163,6 +171,17 @@ class Recording:
         """What is recorded, by item key and sample number."""
         self._refresh()
         return self._samples
+
+    @property
+    def drawn(self) -> int:
+        """The most completions at the production temperature that any item has, which may be more than are wanted now."""
+        return max((number for _, number in self.samples), default=GREEDY)
+
+    @property
+    def most_samples(self) -> int:
+        """The most further completions of an item that any command wanted, which batches may hold."""
+        self._refresh()
+        return self._most_samples
 
     @property
     def unsettled(self) -> dict[str, Event]:
@@ -213,7 +232,7 @@ class Recording:
         """How far it is."""
         waiting = {request.item.key for request in self.missing()}
         refused = {key for (key, _), sample in self.samples.items() if sample.outcome in ("refusal", "declined")}
-        total = len(self.items)
+        total = len(self.items if self.settings is None else self.settings.wanted(self.items))
         return RecordedSoFar(
             items=total,
             complete=total - len(waiting),
@@ -231,6 +250,7 @@ class Recording:
         match event.type:
             case "settings":
                 self._settings = Settings.model_validate(data)
+                self._most_samples = max(self._most_samples, self._settings.samples)
             case "announced":
                 self._open[data["request"]] = event
             case "declined":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,16 +39,19 @@ from ftbridge.runs import store
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec, SpecFile
 from ftbridge.spec import load as load_spec
-from ftbridge.spec.from_openai import JobField, spec_from_job, unknown_fields
+from ftbridge.spec.from_openai import JobField, fields_after, spec_from_job, unknown_fields
 
 TERMS = (
     "Recorded completions become training data. The service's terms may not allow its output to train other models: read them, "
     "or ask somebody who has, before you use the result."
 )
+_NOT_HOSTED = "reported by the service itself; `ftbridge track RUN --to wandb` sends this run's metrics"
 _SAME_TOKENS = 0.1
 """Share by which counted tokens may differ from those that the job was billed for before that is said."""
 _COUNTED_BYTES = 50_000_000
 """Larger files are not counted for that note: it would take minutes."""
+_WHOLE = frozenset({None, "stop", "tool_calls", "function_call"})
+"""Reasons for which a completion ends that was not cut; None where a service gives no reason."""
 _SUGGESTIONS = {"nano": "0.6B to 1.7B", "mini": "3B to 8B", "": "14B to 32B"}
 """Sizes of open models that are commonly put in place of a hosted one of that class; a suggestion, to be measured."""
 
@@ -114,16 +118,18 @@ def plan(migration: Migration, wish: RetrainWish) -> RetrainPlan:
         evaluation={"graders": _graders(wish.graders)} if wish.graders is not None else None,
     )
     document = job_spec.spec.model_dump(mode="json", exclude_unset=True)
-    if not hosted:
-        document.get("openai", {}).pop("integrations", None)  # a service's own; nothing here reports there
+    if not hosted and document.get("openai", {}).pop("integrations", None) and not document["openai"]:
+        del document["openai"]
     spec = _named(document, name, wish, train)
+    why = {} if hosted else {"openai.integrations": _NOT_HOSTED}
+    fields = fields_after(job_spec.fields, job_spec.spec, spec, why=why)
     path = folder / f"{spec.name}.yaml"
     text = yaml.safe_dump(spec.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
     files.write_text(path, f"# A replacement for {name}, from {last.id}.\n{text}")
-    files.write_json(path.with_suffix(".fields.json"), [entry.model_dump(mode="json") for entry in job_spec.fields])
-    if unknown := unknown_fields(job_spec.fields):
+    files.write_json(path.with_suffix(".fields.json"), [entry.model_dump(mode="json") for entry in fields])
+    if unknown := unknown_fields(fields):
         notes.append(f"The job has fields that this version does not know: {', '.join(unknown)}.")
-    return RetrainPlan(model=name, spec=spec, path=path, fields=job_spec.fields, notes=notes)
+    return RetrainPlan(model=name, spec=spec, path=path, fields=fields, notes=notes)
 
 
 def start(
@@ -259,19 +265,30 @@ def _distilled(migration: Migration, model: str, job: Job, folder: Path) -> tupl
     if job.method != "supervised":
         raise UsageError(f"--distil adds supervised lines, and {job.id} was trained by {job.method}.")
     recording = Recording.of(migration, model)
-    lines = []
+    lines: list[str] = []
+    cut: Counter[str] = Counter()
     for item in recording.items if recording.begun else ():
         greedy = recording.samples.get((item.key, GREEDY))
-        if greedy is not None and greedy.outcome == "completion" and is_distilled(item):
+        if greedy is None or greedy.outcome != "completion" or not is_distilled(item):
+            continue
+        if greedy.finish_reason in _WHOLE:
             lines.append(_line(item, greedy))
+        else:
+            cut[str(greedy.finish_reason)] += 1
+    reasons = ", ".join(f"{reason} {count}" for reason, count in cut.most_common())
     if not lines:
         raise UsageError(
-            f"no completions of {model} are recorded to distil from.", hint=f"ftbridge migrate record {model}"
+            f"no completions of {model} are recorded to distil from"
+            f"{f' but ones that were cut off ({reasons})' if cut else ''}.",
+            hint=f"ftbridge migrate record {model}",
         )
     path = folder / "distilled.jsonl"
     files.write_text(path, "".join(lines))
     rest = len(recording.items) - len(lines)
-    return path, f"{len(lines)} recorded completions are training data; the other {rest} items are left for the proof."
+    note = f"{len(lines)} recorded completions are training data; the other {rest} items are left for the proof."
+    if cut:
+        note += f" Left out of training, since they were cut off: {cut.total()} ({reasons})."
+    return path, note
 
 
 def is_distilled(item: RecordedItem) -> bool:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge import files
-from ftbridge.planning.money import Money, judge_money, managed
+from ftbridge.planning.money import Money, cannot_run, judge_money, managed, when_refused
 from ftbridge.planning.pace import Pace, managed_pace
 from ftbridge.planning.replay import ReplayPlan
 from ftbridge.planning.workload import Workload
 from ftbridge.prices import PriceList
 from ftbridge.providers.openai import calendar
+from ftbridge.providers.openai.targets import TARGETS
 from ftbridge.runs import store
+from ftbridge.spec.lowering import FieldReport
 
 
 class Managed(BaseModel):
@@ -33,17 +36,19 @@ class Managed(BaseModel):
     )
 
 
-def plan_hosted(work: Workload, model: str, prices: PriceList, today: datetime.date) -> Managed:
-    """What training `model` and completing with it cost, and until when it answers. Nothing is requested."""
+def plan_hosted(
+    work: Workload, model: str, prices: PriceList, today: datetime.date, refused: Sequence[FieldReport] = ()
+) -> Managed:
+    """What training `model` and completing with it cost, and until when it answers. Nothing is requested.
+
+    `refused` are the fields that the service refuses, and nobody allowed to go without.
+    """
     spec = work.job.spec
     is_openai = spec.openai.target == "openai"
     stops = calendar.shutdown(model) if is_openai else None
     replay = work.replay("openai")
     tokens = work.training_tokens("openai") + (replay.training_tokens[1] if replay else 0)
     money = _money(work, model, prices, today, tokens, replay)
-    if not is_openai:
-        note = f"Prices and dates are OpenAI's; {spec.openai.target} has its own."
-        money = money.model_copy(update={"notes": [*money.notes, note]})
     schedule = work.schedule("openai")
     if schedule.estimated:
         epochs = f"{schedule.epochs} epoch{'' if schedule.epochs == 1 else 's'}"
@@ -55,12 +60,12 @@ def plan_hosted(work: Workload, model: str, prices: PriceList, today: datetime.d
     return Managed(
         model=model,
         target=spec.openai.target,
-        money=money,
+        money=when_refused(money, refused),
         stops=stops,
         days_left=None if stops is None else (stops - today).days,
         no_new_jobs=calendar.NO_NEW_JOBS if is_openai else None,
         pace=managed_pace(tokens, spec, store.runs(files.home())),
-        replay=replay,
+        replay=None if cannot_run(refused) else replay,
     )
 
 
@@ -70,7 +75,7 @@ def _money(
     spec, items = work.job.spec, work.job.items
     read, written = (replay.read, replay.written) if replay else (0, (0, 0))
     fewest, most = work.completions(tuned=False)
-    longest = spec.evaluation.max_completion_tokens
+    longest, target = spec.evaluation.max_completion_tokens, TARGETS[spec.openai.target]
     return managed(
         prices,
         model,
@@ -79,7 +84,9 @@ def _money(
         completion_tokens=(fewest + written[0], most + written[1]),
         tuned_asked=work.prompts(tuned=True),
         tuned_answered=work.completions(tuned=True),
-        batch=spec.openai.batch,
+        batch=spec.openai.batch and target.batch,
+        target=target.name,
+        has_batch=target.batch,
         judges=judge_money(prices, spec.evaluation.graders, items, work.completions_per_item, longest, work.encoding),
         today=today,
     )

@@ -12,6 +12,7 @@ from ftbridge.evaluation.items import Item
 from ftbridge.graders import judges_of, templates
 from ftbridge.prices import PriceList
 from ftbridge.spec.graders import Grader
+from ftbridge.spec.lowering import FieldReport
 
 STALE_DAYS = 180
 HOURS_A_MONTH = 730
@@ -36,7 +37,7 @@ class Judges(_Document):
 
 
 class Money(_Document):
-    """What the hosted provider costs, in US dollars; null where a price is not known."""
+    """What the hosted provider costs, in US dollars; null where a price is not known, or the service refuses the job."""
 
     training: float | None
     evaluation: tuple[float, float] | None = Field(
@@ -65,33 +66,29 @@ def managed(
     batch: bool,
     today: datetime.date,
     judges: Judges | None = None,
+    target: str = "openai",
+    has_batch: bool = True,
 ) -> Money:
-    """Training and judging on a service.
+    """Training and judging on a service, `target`: OpenAI's prices are no other's. `has_batch`: it has the Batch API.
 
     `trained` tokens are those of the file times epochs; `asked` and `answered` the prompt tokens, and the fewest and most
     completion tokens, of all candidates on the base model, at its price; `tuned_asked` and `tuned_answered` those of the
     tuned model, at the price of fine-tuned ones.
     """
-    price = prices.of(model)
+    price = prices.of(model) if prices.holds_at(model, target) else None
     notes = []
     age = prices.age_days(today, model)
     if age > STALE_DAYS:
         notes.append(f"Prices are {age} days old ({prices.date_of(model)}); check them, or give --prices FILE.")
     if price is None:
-        priced_models = ", ".join(prices.models)
+        priced = (
+            f"Known: {', '.join(prices.models)}." if prices.of(model) is None else "OpenAI's prices are not its prices."
+        )
+        service = "" if target == "openai" else f" at {target}"
         notes.append(
-            f"No price is known for {model}, so no cost is estimated. Known: {priced_models}. --prices FILE adds one."
+            f"No price is known for {model}{service}, so no cost is estimated. {priced} --prices FILE adds one."
         )
-        return Money(
-            training=None,
-            evaluation=None,
-            total=None,
-            serving_per_million=None,
-            batch_saves=None,
-            prices_as_of=prices.date_of(model),
-            age_days=age,
-            notes=notes,
-        )
+        return _unknown(prices.date_of(model), age, notes)
     training = None if price.train is None else price.train * training_tokens / 1e6
     low, high = (
         (prices.completions_usd(model, prompt_count, base, tuned=False, batch=batch) or 0.0)
@@ -108,9 +105,40 @@ def managed(
         evaluation=evaluation,
         total=None if training is None else (training + evaluation[0], training + evaluation[1]),
         serving_per_million=(price.input, price.output),
-        batch_saves=None if batch else high * prices.batch_discount,
+        batch_saves=None if batch or not has_batch else high * prices.batch_discount,
         prices_as_of=prices.date_of(model),
         age_days=age,
+        notes=notes,
+    )
+
+
+def when_refused(money: Money, fields: Sequence[FieldReport]) -> Money:
+    """The money of a side that refuses these fields: none, unless a run can be allowed to go on without all of them."""
+    if not fields:
+        return money
+    names = " ".join(f"--allow {report.field}" for report in fields)
+    if not cannot_run(fields):
+        note = f"Refused as the spec stands. These figures are for a run without those fields: ftbridge run {names}"
+        return money.model_copy(update={"notes": [note, *money.notes]})
+    note = f"No cost applies: the service refuses {', '.join(report.field for report in fields)}, so nothing can run there."
+    return _unknown(money.prices_as_of, money.age_days, [note])
+
+
+def cannot_run(refused: Sequence[FieldReport]) -> bool:
+    """Whether a side that refuses these fields runs nothing, whatever is allowed."""
+    return any(not report.waivable for report in refused)
+
+
+def _unknown(prices_as_of: datetime.date, age_days: int, notes: list[str]) -> Money:
+    """Money without a figure."""
+    return Money(
+        training=None,
+        evaluation=None,
+        total=None,
+        serving_per_million=None,
+        batch_saves=None,
+        prices_as_of=prices_as_of,
+        age_days=age_days,
         notes=notes,
     )
 

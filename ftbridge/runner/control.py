@@ -89,7 +89,7 @@ def drive_on(run: Run, watcher: Observer | None = None) -> Evaluation | None:
     if state.state == "succeeded":
         return read_evaluation(run)
     if state.state in TERMINAL | {"paused"}:
-        raise Interrupted(f"{run.id} is {state.state}.", hint=f"Continue with: ftbridge resume {run.id}")
+        raise _stopped(run, state)
     return drive(run, watcher)
 
 
@@ -109,8 +109,9 @@ def accept_doubt(run: Run) -> None:
 
 
 def cancel(run: Run) -> None:
-    """Ask for the run to end for good, from any process. A run that nobody drives ends here.
+    """Ask for the run and its job to end, from any process. A run that nobody drives ends here.
 
+    A cancelled run goes on only when somebody resumes it; a job that was cancelled at a service stays so (`retry` pays again).
     Raises `InDoubt` while it is not known whether there is a job, and the service's error where it refuses: then the job goes
     on, and so does the run.
     """
@@ -210,14 +211,24 @@ def settled(run: Run, seconds: float = 20) -> str:
 def _raise_end(run: Run, state: RunState) -> None:
     if state.state == "failed":
         raise from_document(state.error or {})
-    raise Interrupted(f"{run.id} is {state.state}.", hint=f"Continue with: ftbridge resume {run.id}")
+    raise _stopped(run, state)
+
+
+def _stopped(run: Run, state: RunState) -> Interrupted:
+    """The error of a run that somebody stopped. A job that was cancelled at a service cannot go on: it is made again."""
+    hosted_job = state.handle is not None and providers.is_hosted(state.provider, run.spec())
+    if state.state == "cancelled" and hosted_job:
+        hint = f"Its job is cancelled too. Train again, which is billed again, with: ftbridge retry {run.id}"
+    else:
+        hint = f"Continue with: ftbridge resume {run.id}"
+    return Interrupted(f"{run.id} is {state.state}.", hint=hint)
 
 
 def _ask(run: Run, request: Request) -> None:
     state = run.state()
     backend = providers.load(state.provider)
     if state.state in TERMINAL and not _has_live_job(run, state, backend):
-        raise UsageError(f"{run.id} is {state.state} already.")
+        raise UsageError(f"{run.id} {'is' if state.state == 'cancelled' else 'has'} {state.state} already.")
     run.append(f"{request}_requested")
     state = run.state()  # again: a driver that submitted meanwhile looked at the requests before this one was there
     if run.is_driven():

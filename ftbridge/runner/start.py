@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from ftbridge import files, providers
 from ftbridge.data.lint.prepared import lint_prepared, stop_on_errors, summary
 from ftbridge.data.manifest import Manifest
+from ftbridge.errors import UsageError
 from ftbridge.evaluation.baselines import candidates_of
 from ftbridge.evaluation.job_data import JobData
 from ftbridge.evaluation.score import check
@@ -67,12 +69,26 @@ def _checked(
     if lint:
         job = _lint(job, provider)
     mapped = job.map(provider)
-    mapped.lowering.stop_if_refused(allow)
     fallback = job.spec.fallback
+    lowerings = [mapped.lowering]
     if fallback not in (None, provider):
-        job.map(fallback).lowering.stop_if_refused(allow)
+        lowerings.append(job.map(fallback).lowering)
+    _check_allowed(allow, lowerings)
+    for lowering in lowerings:
+        lowering.stop_if_refused(allow)
     _check_evaluation(job)
     return job, mapped
+
+
+def _check_allowed(allow: Sequence[str], lowerings: Sequence[Lowering]) -> None:
+    """Raise `UsageError` for a field that no spec has; one in a section that this spec leaves out is harmless."""
+    names = {report.field for lowering in lowerings for report in lowering.fields}
+    for field in allow:
+        if field in names or any(field.startswith(f"{section}.") for section in names):
+            continue
+        close = difflib.get_close_matches(field, sorted(names), n=1, cutoff=0.5)
+        hint = f"Did you mean {close[0]}?" if close else "`ftbridge run SPEC --provider P --dry-run` lists the fields."
+        raise UsageError(f"--allow {field}: a spec has no such field.", hint=hint)
 
 
 def _lint(job: JobData, provider: str) -> JobData:

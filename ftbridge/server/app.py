@@ -186,13 +186,14 @@ class _Around:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        name, begun, status = f"req_{secrets.token_hex(16)}", time.perf_counter(), 0
+        name, begun, status, is_complete = f"req_{secrets.token_hex(16)}", time.perf_counter(), 0, False
         asked_path, scope = scope["path"], canonical(scope)
         headers = dict(scope["headers"])
         key = self.access.key_name(headers)
 
         async def send_message(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_complete
+            is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 status = message["status"]
                 spent = f"{1000 * (time.perf_counter() - begun):.0f}"
@@ -213,6 +214,13 @@ class _Around:
         except asyncio.CancelledError:  # the server stops: the grace of answers under way is over
             if status == 0:
                 await ApiError(503, "The server is stopping.", code="stopping").response()(scope, receive, send_message)
+        except Exception as error:
+            # Starlette raises again what it has answered with 500; the server would end the connection for that.
+            if status == 0:
+                response = await _internal(Request(scope), error)
+                await response(scope, receive, send_message)
+            elif not is_complete:
+                raise
         finally:
             self.metrics.open -= 1
             spent = time.perf_counter() - begun

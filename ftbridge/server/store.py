@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ftbridge import files
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -51,8 +53,11 @@ class Store:
     """All objects. Safe from several threads; every change is one transaction."""
 
     def __init__(self, path: Path, *, durable: bool = True) -> None:
-        """Open or make the file at `path`. Without `durable` a power cut may lose it: for what ends with the process."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Open or make the file at `path`. Without `durable` a power cut may lose it: for what ends with the process.
+
+        Raises `UsageError` for a folder that cannot be made or written to.
+        """
+        files.require_writable(path.parent)
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")

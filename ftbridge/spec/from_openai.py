@@ -13,6 +13,7 @@ jobs of its own clients through the same function.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -93,7 +94,7 @@ def spec_from_job(
     """
     reader = _Reader(job, keeps_multiplier)
     reader.read(train=train, validation=validation)
-    spec = reader.spec
+    spec = dict(reader.spec)
     data: dict[str, Any] = {"train": train if isinstance(train, str) else list(train), "format": "jsonl"}
     data |= {split: path for split, path in (("validation", validation), ("test", test)) if path is not None}
     model = {"openai": hosted or str(job.get("model") or "") or None, "local": local}
@@ -103,8 +104,79 @@ def spec_from_job(
     spec["local"] = {**spec.get("local", {}), **(settings or {})}
     if evaluation:
         spec["evaluation"] = {**spec.get("evaluation", {}), **evaluation}
-    where = str(job.get("id") or "the job")
-    return JobImport(spec=JobSpec.from_dict(spec, where=where), fields=reader.fields)
+    created = JobSpec.from_dict(spec, where=str(job.get("id") or "the job"))
+    document = created.model_dump(mode="json", exclude_unset=True)
+    fields = [_checked(entry, reader.spec, spec, document) for entry in reader.fields]
+    return JobImport(spec=created, fields=fields)
+
+
+def fields_after(
+    fields: Sequence[JobField], before: JobSpec, after: JobSpec, *, why: Mapping[str, str] | None = None
+) -> list[JobField]:
+    """The report once a spec was changed: a value that is no longer there is reported as not portable.
+
+    `before` is the spec that `fields` report on, `after` the changed one. `why` gives reasons by the path that the spec
+    lacks now.
+    """
+    documents = [spec.model_dump(mode="json", exclude_unset=True) for spec in (before, after)]
+    changed = []
+    for entry in fields:
+        earlier, now = (_at(document, entry.spec or "") for document in documents)
+        if entry.spec is not None and (now is _ABSENT or now != earlier):
+            entry = _lost(entry, now, (why or {}).get(entry.spec) if now is _ABSENT else None)
+        changed.append(entry)
+    return changed
+
+
+def _checked(
+    entry: JobField, read: Mapping[str, Any], merged: Mapping[str, Any], document: Mapping[str, Any]
+) -> JobField:
+    """An entry of the report, held against the spec that was made: what is not there was not carried over.
+
+    `read` is what the job says in the spec's terms, `merged` that with the caller's own settings, which win, `document` the
+    spec.
+    """
+    if entry.spec is None:
+        return entry
+    now = _at(document, entry.spec)
+    source, written = _at(read, entry.spec), _at(merged, entry.spec)
+    is_replaced = source is not _ABSENT and source != written
+    is_other = entry.outcome == "kept" and written is not _ABSENT and written != entry.value
+    return _lost(entry, now) if now is _ABSENT or is_replaced or is_other else entry
+
+
+def _lost(entry: JobField, now: Any, why: str | None = None) -> JobField:
+    """An entry whose value is not in the spec. `now` is what the spec has at its path."""
+    if why is None:
+        why = "the spec leaves it at its default" if now is _ABSENT else f"the spec has {_brief(now)} instead"
+    return entry.model_copy(update={"outcome": "not_portable", "spec": None, "reason": why})
+
+
+_ABSENT = object()
+"""What a document has at a path that it lacks."""
+
+
+def _at(document: Any, path: str) -> Any:
+    """The value at a dotted path, or `_ABSENT`; keys may have dots in them, as those of metadata do."""
+    if not isinstance(document, Mapping):
+        return _ABSENT
+    if path in document:
+        return document[path]
+    parts = path.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        inner = document.get(".".join(parts[:count]), _ABSENT)
+        if inner is not _ABSENT and (value := _at(inner, ".".join(parts[count:]))) is not _ABSENT:
+            return value
+    return _ABSENT
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+_SHOWN = 60
+"""Characters of a value that a reason shows."""
 
 
 _RECORDS = {
@@ -233,12 +305,18 @@ class _Reader:
         for name, value in hyperparameters.items():
             path = f"hyperparameters.{name}"
             newer = self._newer(name)
-            if newer is not None and (value == "auto" or newer != "auto"):
+            if not self._is_portable(name, value):
+                self._note(path, "not_portable", value, None, _LEFT_AT_AUTO)
+            elif newer is not None and (value == "auto" or newer != "auto"):
                 was = " (it was auto)" if value == "auto" and newer != "auto" else ""
                 reason = f"the older field; method.{self.method} has {newer}{was}"
                 self._note(path, "translated", value, f"hyperparameters.{name}", reason)
             else:
                 self._read_hyperparameter(path, name, value)
+
+    def _is_portable(self, name: str, value: Any) -> bool:
+        """Whether a hyperparameter means the same at another trainer; "auto" does."""
+        return name != "learning_rate_multiplier" or self.keeps_multiplier or value in ("auto", None)
 
     def _newer(self, name: str) -> Any:
         """The same hyperparameter under the job's method, if it is there."""
@@ -257,13 +335,12 @@ class _Reader:
         if value is None:
             self._note(path, "not_portable", value, None, _NOT_SET)
             return
-        portable = name != "learning_rate_multiplier" or self.keeps_multiplier
-        if not portable and value != "auto":
+        if not self._is_portable(name, value):
             self._note(path, "not_portable", value, None, _LEFT_AT_AUTO)
             return
         older = self.job.get("hyperparameters")
         older = older.get(name) if isinstance(older, Mapping) else None
-        if value == "auto" and isinstance(older, (int, float)) and portable:
+        if value == "auto" and isinstance(older, (int, float)) and self._is_portable(name, older):
             reason = f"auto here; the older field has {older}, the value that it resolved to"
             self._note(path, "translated", value, f"hyperparameters.{name}", reason)
             return

@@ -83,6 +83,21 @@ def test_a_known_difference_and_none_get_the_right_verdicts(run):
     assert worse.changed[0].reference == worse.changed[0].first
 
 
+def test_a_margin_of_the_spec_words_the_verdict_and_is_no_gate(run):
+    good, most = run(ALL), run(MOST, evaluation={"margin": 0.02})
+
+    def ask(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ftbridge", "compare", good.id, most.id, *more]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ})
+
+    result = ask("--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert (document["margin"], document["verdicts"]["exact"]["margin_met"]) == (0.02, False)
+    assert ask("--margin", "0.02").returncode == 4
+    assert ask("--margin", "0.5").returncode == 0
+
+
 def test_the_command_prints_in_every_shape_and_keeps_the_gate(run, tmp_path):
     good, most = run(ALL), run(MOST)
 

@@ -287,3 +287,65 @@ def test_the_command_exits_with_1_where_a_file_cannot_be_had_and_with_0_where_al
             [*command, "download", "--migration", "whole"], capture_output=True, text=True, env=os.environ
         )
     assert done.returncode == 0, done.stderr
+
+
+def practice(folder: Path, **job: object) -> dict[str, object]:
+    """An account with one reinforcement job that has a validation file."""
+    account = acme(folder)
+    for name, first, count in (("train", 0, 12), ("valid", 500, 11)):
+        lines = [
+            {"messages": [{"role": "user", "content": f"What is {number} and 1?"}], "answer": str(number + 1)}
+            for number in range(first, first + count)
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    grader = {"type": "string_check", "name": "same", "operation": "eq", "input": "{{sample.output_text}}"}
+    only = {
+        "id": "ftjob-sums1", "project": "proj_support", "model": "o4-mini-2025-04-16", "method": "reinforcement",
+        "suffix": "sums", "training": str(folder / "train.jsonl"), "validation": str(folder / "valid.jsonl"),
+        "grader": {**grader, "reference": "{{item.answer}}"}, "hyperparameters": {"n_epochs": 1},
+    }  # fmt: skip
+    return {**account, "jobs": [{**only, **job}], "models": {}, "stored": [], "use": [], "limits": []}
+
+
+def rules_of(manifest: Manifest, id: str) -> dict[str, int]:
+    lint = entry(manifest, id).lint
+    assert lint is not None
+    return dict(lint.rules)
+
+
+@pytest.mark.parametrize("validation_is", ["there", "gone"])
+def test_a_reinforcement_job_with_a_validation_file_is_not_said_to_lack_one(
+    tmp_path: Path, keys: tuple[str, str], validation_is: str
+) -> None:
+    with simulating(account=practice(tmp_path / "account", validation_is=validation_is)) as service:
+        manifest = download(ready(service, "SUPPORT_KEY"))
+    training = entry(manifest, "file-sums1training")
+    assert training.lint is not None
+    assert (training.lint.examples, training.lint.errors) == (12, 0)
+    assert "FTB097" not in rules_of(manifest, "file-sums1training")
+    if validation_is == "there":
+        checked = entry(manifest, "file-sums1validation").lint
+        assert checked is not None
+        assert checked.examples == 11
+
+
+def test_a_reinforcement_job_without_a_validation_file_is_still_said_to_lack_one(
+    tmp_path: Path, keys: tuple[str, str]
+) -> None:
+    with simulating(account=practice(tmp_path / "account", validation=None)) as service:
+        manifest = download(ready(service, "SUPPORT_KEY"))
+    assert "FTB097" in rules_of(manifest, "file-sums1training")
+
+
+def test_a_training_file_that_was_linted_alone_is_linted_again_with_the_others_and_then_no_more(
+    tmp_path: Path, keys: tuple[str, str]
+) -> None:
+    with simulating(account=practice(tmp_path / "account")) as service:
+        migration = ready(service, "SUPPORT_KEY")
+        sha256 = hashlib.sha256((tmp_path / "account" / "train.jsonl").read_bytes()).hexdigest()
+        alone = {"examples": 12, "tokens": 1, "errors": 1, "warnings": 0, "rules": {"FTB097": 1}}
+        migration.append("file_linted", id="file-sums1training", sha256=sha256, **alone)  # by an earlier version
+        assert "FTB097" not in rules_of(download(migration), "file-sums1training")
+        linted = len(list(migration.of("file_linted")))
+        download(migration)
+        assert len(list(migration.of("file_linted"))) == linted

@@ -327,3 +327,85 @@ def test_the_written_items_are_those_of_a_file_once_each_and_without_training_li
         assert [item.origin for item in Recording.of(migration, MODEL).items] == [
             f"own.jsonl, line {n}" for n in (1, 2, 3)
         ]
+
+
+@pytest.mark.parametrize("way", ["live", "batch"])
+def test_a_smaller_limit_and_fewer_samples_are_followed_once_a_recording_has_begun(tmp_path: Path, way: str) -> None:
+    with playing(tmp_path, account(tmp_path)) as service:
+        migration = begin()
+        with pytest.raises(GateNotMet):
+            go(migration, tmp_path, way=way, max_usd=0.00005)
+        paid = len(service.ledger)
+        assert 0 < paid < 6
+        recorded = go(migration, tmp_path, way=way, limit=paid + 1, samples=0)
+        assert (recorded.so_far.items, recorded.so_far.finished) == (paid + 1, True)
+        assert len(service.ledger) == paid + 1
+        assert any(f"Only the first {paid + 1} of the recording's 6 items" in note for note in recorded.notes)
+        assert progress_of(migration, MODEL) == recorded.so_far
+        go(migration, tmp_path, way=way, limit=1, samples=1)
+        assert len(service.ledger) == paid + 2
+        assert go(migration, tmp_path, way=way).so_far.items == 6
+        assert len(samples(migration)) == 6 * 4
+        assert service.paid_twice() == []
+
+
+def test_fewer_items_and_samples_leave_what_is_recorded_and_a_proof_uses_all_of_it(tmp_path: Path) -> None:
+    from ftbridge.migrate.items import RecordedItem
+    from ftbridge.migrate.questions import Question, recorded_predictions
+
+    def question(item: RecordedItem) -> Any:
+        return type("Asked", (), {"key": item.key, "index": 0})()
+
+    with playing(tmp_path, account(tmp_path)) as service:
+        migration = begin()
+        go(migration, tmp_path)
+        recorded = go(migration, tmp_path, limit=2, samples=0)
+        assert len(service.ledger) == 12
+    recording = Recording.of(migration, MODEL)
+    assert (recorded.so_far.items, recorded.so_far.finished, len(recording.samples)) == (2, True, 6 * 4)
+    questions: list[Question] = [question(item) for item in recording.items]
+    assert len(recorded_predictions(questions, recording)) == 1 + 3
+
+
+def test_a_dry_run_with_a_smaller_limit_changes_nothing_even_where_all_of_it_is_recorded(tmp_path: Path) -> None:
+    def stop(estimate: Any, notes: Any) -> None:
+        raise KeyboardInterrupt
+
+    with playing(tmp_path, account(tmp_path)):
+        migration = begin()
+        go(migration, tmp_path, samples=0)
+        before = Recording.of(migration, MODEL).settings
+        with pytest.raises(KeyboardInterrupt):
+            record(migration, RecordWish(model=MODEL, limit=2, samples=0, way="live"), agree=stop)
+        assert Recording.of(migration, MODEL).settings == before
+
+
+@pytest.mark.parametrize(
+    ("option", "wish"), [("--temperature", {"temperature": 0.3}), ("--max-tokens", {"max_completion_tokens": 7})]
+)
+def test_what_would_draw_completions_otherwise_is_refused_before_anything_is_paid(
+    tmp_path: Path, option: str, wish: dict[str, Any]
+) -> None:
+    with playing(tmp_path, account(tmp_path)) as service:
+        migration = begin()
+        go(migration, tmp_path, samples=0)
+        paid = len(service.ledger)
+        with pytest.raises(UsageError, match=f"{option} .* would mix them with others"):
+            go(migration, tmp_path, **wish)
+        assert len(service.ledger) == paid
+        assert go(migration, tmp_path, temperature=1.0).so_far.finished
+
+
+def test_a_batch_of_more_items_and_samples_than_are_wanted_now_is_still_read(tmp_path: Path) -> None:
+    def stop(text: str) -> None:
+        raise KeyboardInterrupt  # as Ctrl-C while the batch is under way
+
+    played = account(tmp_path) | {"batch_seconds": 0.5}
+    with playing(tmp_path, played) as service:
+        migration = begin()
+        wish = RecordWish(model=MODEL, items=tmp_path / "valid.jsonl", way="batch")
+        with pytest.raises(KeyboardInterrupt):
+            record(migration, wish, tell=stop)
+        assert go(migration, tmp_path, limit=2, samples=0).so_far.finished
+        assert len(samples(migration)) == 6 * 4
+        assert len(service.ledger) == 12

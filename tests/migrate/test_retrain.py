@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ftbridge.errors import UsageError
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.inventory import take_inventory
 from ftbridge.migrate.items import items_of
 from ftbridge.migrate.record import RecordWish, record
+from ftbridge.migrate.recording import Recording
 from ftbridge.migrate.retrain import TERMS, RetrainWish, is_distilled, plan, start
 from ftbridge.runner import drive
 from ftbridge.runs.run import Run
@@ -170,3 +172,59 @@ def test_killed_again_and_again_at_its_journal_steps_a_retraining_is_one_run_wit
         runs = list((Path(os.environ["FTBRIDGE_HOME"]) / "runs").glob("desk-*"))
         assert [Run.open(run).state().state for run in runs] == ["succeeded"]
         assert Migration.open().last("retrained", run=runs[0].name) is not None
+
+
+def test_completions_that_were_cut_off_are_no_training_data_and_are_counted(tmp_path: Path) -> None:
+    prompts = write(tmp_path / "own.jsonl", lamps(20, first=500))
+    items = [item for item in items_of(prompts, "file") if is_distilled(item)]
+    cut = {"on": "POST /chat/completions", "fault": "alter", "set": {"choices[].finish_reason": "length"}}
+    filtered = {**cut, "set": {"choices[].finish_reason": "content_filter"}}
+    faults = [{**cut, "nth": list(range(1, 8))}, {**filtered, "nth": list(range(8, 14))}]
+    with playing(tmp_path, account(tmp_path, items=20), {"faults": faults}):
+        migration = begin()
+        record(migration, RecordWish(model=MODEL, items=prompts, samples=0, way="live"))
+        planned = plan(migration, wish(tmp_path, distil=True))
+    recording = Recording.of(migration, MODEL)
+    ends = [recording.samples[item.key, 0].finish_reason for item in items]
+    assert {"length", "content_filter", "stop"} == set(ends)
+    added = Path(planned.spec.data.train[1]).read_text().splitlines()
+    assert len(added) == ends.count("stop")
+    note = next(note for note in planned.notes if "Left out of training" in note)
+    assert f"cut off: {len(ends) - len(added)} (" in note
+    assert f"length {ends.count('length')}" in note
+    assert f"content_filter {ends.count('content_filter')}" in note
+
+
+def test_where_every_completion_was_cut_off_nothing_is_distilled_and_the_reason_is_named(tmp_path: Path) -> None:
+    cut = {"on": "POST /chat/completions", "fault": "alter", "set": {"choices[].finish_reason": "length"}}
+    with playing(tmp_path, account(tmp_path, items=20), {"faults": [cut]}):
+        migration = begin()
+        record(migration, RecordWish(model=MODEL, items=tmp_path / "valid.jsonl", samples=0, way="live"))
+        with pytest.raises(UsageError, match=r"but ones that were cut off \(length \d+\)"):
+            plan(migration, wish(tmp_path, distil=True))
+
+
+def test_the_report_names_nothing_that_the_spec_lacks_or_that_was_changed_on_the_way(tmp_path: Path) -> None:
+    played = account(tmp_path)
+    wandb = {"type": "wandb", "wandb": {"project": "desk", "tags": []}}
+    played["jobs"][0] |= {"integrations": [wandb], "metadata": {"team.name": "desk"}, "seed": 5}
+    grader = {"type": "string_check", "name": "same", "operation": "eq", "input": "{{sample.output_text}}"}
+    (tmp_path / "graders.json").write_text(json.dumps([{**grader, "reference": "x"}]))
+    changes = ("hyperparameters.n_epochs=1", "seed=6")
+    with playing(tmp_path, played):
+        migration = begin()
+        local = plan(migration, wish(tmp_path, overrides=changes, graders=tmp_path / "graders.json"))
+        hosted = plan(migration, wish(tmp_path, provider="openai", base="gpt-4.1-nano-2025-04-14"))
+    written = yaml.safe_load(local.path.read_text())
+    assert "openai" not in written
+    report = {entry.field: entry for entry in local.fields}
+    assert report["integrations[0]"].outcome == "not_portable"
+    assert "ftbridge track" in report["integrations[0]"].reason
+    assert {entry.outcome for name, entry in report.items() if name.endswith("n_epochs")} == {"not_portable"}
+    assert (report["seed"].spec, report["seed"].reason) == (None, "the spec has 6 instead")
+    assert report["metadata.team.name"].outcome == "kept"
+    saved = json.loads(local.path.with_suffix(".fields.json").read_text())
+    assert saved == [entry.model_dump(mode="json") for entry in local.fields]
+    elsewhere = {entry.field: entry for entry in hosted.fields}
+    assert elsewhere["integrations[0]"].spec == "openai.integrations"
+    assert elsewhere["model"].reason == 'the spec has "gpt-4.1-nano-2025-04-14" instead'

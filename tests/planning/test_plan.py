@@ -213,7 +213,7 @@ def test_gates_of_budget_hours_and_life(spec, tmp_path):
     estimate = planned(
         {**spec, "budget": {"max_usd": 0.001, "max_hours": 1e-6}, "plan": {"min_life_days": 365}}, tmp_path
     )
-    assert [gate.field for gate in estimate.gates] == ["budget.max_usd", "budget.max_hours", "plan.min_life_days"]
+    assert [gate.field for gate in estimate.gates] == ["budget.max_usd", "plan.min_life_days", "budget.max_hours"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -301,3 +302,33 @@ def test_an_accounts_jobs_are_listed_with_their_runs_and_adopted_and_cancelled(
     output = json.loads(capsys.readouterr().out)
     assert output["jobs are listed"] == output["lists are filtered by metadata"] == "yes"
     assert output["events"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("end", "says"), [("succeeded", "has succeeded already"), ("cancelled", "is cancelled already")]
+)
+def test_a_job_of_an_account_that_has_ended_is_said_to_have(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str], end: str, says: str
+) -> None:
+    service.ends("running", end)
+    run = prepared(tmp_path)
+    with contextlib.suppress(Interrupted):
+        drive.drive(run)
+    [job] = service.jobs
+    assert command("jobs", "cancel", job) == 2
+    assert f"{job} {says}, so there is nothing to cancel." in capsys.readouterr().err
+    assert command("jobs", "cancel", "ftjob-none") != 0
+    assert "already" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_probing_a_service_that_answers_nothing_fails_after_the_table(
+    service: Service, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    away = ("--target", "custom", "--base-url", "http://127.0.0.1:9/v1")
+    assert command("jobs", *away, "probe", *more) == 1
+    captured = capsys.readouterr()
+    assert "answers nothing" in captured.err
+    assert "jobs are listed" in captured.out
+    service.meets(fault("GET /models", "500", None))
+    assert command("jobs", "probe", *more) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -197,3 +198,71 @@ def test_a_method_that_nobody_knows_is_refused_with_those_that_are_known() -> No
 )
 def test_the_parts_of_a_tuned_models_name(name: str, parts: Any) -> None:
     assert tuned_name(name) == parts
+
+
+_SHAPES: dict[str, list[Any]] = {
+    "n_epochs": [None, "auto", 3, 3.0, 900],
+    "batch_size": ["auto", 4],
+    "learning_rate_multiplier": [None, "auto", 1.8],
+}
+
+
+def _jobs() -> list[dict[str, Any]]:
+    """Jobs of every method whose older and newer fields differ in every way, with what services add and what is not valid."""
+    rows = [dict(zip(_SHAPES, row, strict=True)) for row in itertools.product(*_SHAPES.values())]
+    pairs = [(older, newer) for older in [None, *rows] for newer in rows]
+    suffixes = itertools.cycle([None, "tides", "x" * 70])
+    shown = itertools.cycle([None, [], JOB["integrations"], [{"type": "other"}], JOB["integrations"] * 7])
+    seeds, kinds = itertools.cycle([None, 5, -1]), itertools.cycle(METHODS)
+    jobs = []
+    for (older, newer), suffix, integrations, seed, kind in zip(pairs, suffixes, shown, seeds, kinds, strict=False):
+        settings = {**METHODS[kind], "hyperparameters": {**METHODS[kind]["hyperparameters"], **newer, "lora_r": 8}}
+        method = {"type": kind, kind: settings}
+        job = {**JOB, "integrations": integrations, "seed": seed, "user_provided_suffix": suffix}
+        jobs.append({**job, "hyperparameters": older, "method": method, "metadata": {"a.b": "c", "k" * 99: "v"}})
+        jobs.append({"method": method, **jobs[-1]})  # a job says its fields in any order
+    return jobs
+
+
+def _value_at(document: Any, path: str) -> Any:
+    if path.startswith("metadata."):
+        return document["metadata"][path.removeprefix("metadata.")]
+    for part in path.split("."):
+        document = document[part]
+    return document
+
+
+@pytest.mark.parametrize("keeps_multiplier", [True, False])
+def test_the_report_names_no_field_that_the_spec_does_not_have(keeps_multiplier: bool) -> None:
+    checked = 0
+    for job in _jobs():
+        created = spec_from_job(
+            job, train="t.jsonl", validation="v.jsonl", local="base", keeps_multiplier=keeps_multiplier
+        )
+        document = created.spec.model_dump(mode="json", exclude_unset=True)
+        for entry in created.fields:
+            assert (entry.spec is None) == (entry.outcome == "not_portable"), entry
+            if entry.spec is None:
+                continue
+            value = _value_at(document, entry.spec)  # raises KeyError for a field that is not there
+            checked += 1
+            if entry.outcome == "kept":
+                assert value == entry.value, entry
+    assert checked > 5_000
+
+
+def test_the_older_multiplier_is_not_portable_where_the_newer_is_not() -> None:
+    _, report = imported(with_method("supervised"))
+    entry = report["hyperparameters.learning_rate_multiplier"]
+    assert (entry.outcome, entry.spec) == ("not_portable", None)
+    assert "base rate" in entry.reason
+
+
+def test_settings_of_the_caller_that_win_are_what_the_report_says() -> None:
+    grader = {**METHODS["reinforcement"]["grader"], "name": "reward", "operation": "ne"}
+    extra = {**with_method("reinforcement"), "hyperparameters": {"lora_r": 8, "packing": True}}
+    spec, report = imported(extra, settings={"lora": {"r": 4}}, evaluation={"graders": [grader]})
+    assert spec.local.lora.r == 4
+    assert report["hyperparameters.lora_r"].reason == "the spec has 4 instead"
+    assert report["hyperparameters.packing"].spec == "local.packing"
+    assert report["method.reinforcement.grader"].outcome == "not_portable"

@@ -18,7 +18,11 @@ _MODULES = {
 STRUCTURE = [rule for rule in RULES.values() if rule.check.__module__ in _MODULES and rule.kind == "line"]
 """The rules about the structure of a line."""
 
-_ELSEWHERE = {"FTB078": {"model": "gpt-4.1-nano-2025-04-14"}, "FTB079": {"target": TARGETS["local"]}}
+_ELSEWHERE = {
+    "FTB078": {"model": "gpt-4.1-nano-2025-04-14"},
+    "FTB079": {"target": TARGETS["local"]},
+    "FTB019": {"target": TARGETS["local"]},
+}
 """Rules whose bad line is bad for another target, or for a model that is named."""
 
 

@@ -6,7 +6,7 @@ import hashlib
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -15,14 +15,21 @@ from typing import IO, Any, BinaryIO
 from pydantic import BaseModel, ConfigDict
 
 from ftbridge.data.convert.exports import BatchJoin
-from ftbridge.data.convert.fields import LeftOut
+from ftbridge.data.convert.fields import LeftOut, Unfinished
 from ftbridge.data.convert.formats import data_error
 from ftbridge.data.convert.recipe import Recipe, advice, example_of, record_in, record_of
 from ftbridge.data.convert.shapes import METHODS, NATIVE, Shape, ShapeError, WouldBeLost, detect
 from ftbridge.data.convert.writing import Writer, written
 from ftbridge.data.examples import Method
 from ftbridge.data.reading.compression import ENDINGS
-from ftbridge.data.reading.containers import Container, Reading, SourceRecord, container_of, endings, read_records
+from ftbridge.data.reading.containers import (
+    Container,
+    Reading,
+    SourceRecord,
+    container_of,
+    read_records,
+    written_endings,
+)
 from ftbridge.data.reading.sources import SourceFile, find_files, opened
 from ftbridge.errors import DataError, UsageError
 from ftbridge.files import atomic_path, disk_full_is_an_error
@@ -30,14 +37,18 @@ from ftbridge.files import atomic_path, disk_full_is_an_error
 _PROBLEMS_KEPT = 1_000
 _LOOKED_AT = 100  # records that decide the method
 _LINES_NAMED = 5
+UNFINISHED_HINT = "--include-unfinished includes completions that were cut off or filtered."
 
 
 class Converted(BaseModel):
     """What was done.
 
-    `shapes` counts the records of each shape; `dropped` the fields let go, by name. `skipped` tells what was left out (the
-    first 1,000), `skipped_count` how much; `left_out` counts what was left out because it was asked for, by its reason.
-    `json_columns` are columns of a table that are to be read back with --parse. `sha256` is of the bytes written.
+    `shapes` counts the records of each shape; `dropped` the fields let go, by name; `carried` those that stay beside the
+    messages without being asked for, and that training does not read. `skipped` tells what could not be read
+    (the first 1,000), `skipped_count` how much. `left_out` counts what was left out because it was asked for, or because its
+    completion is not whole, by its reason; `left_out_lines` names the lines (the first 1,000), and `unfinished_count` counts
+    those whose completion is not whole. `json_columns` are columns of a table that are to be read back with --parse.
+    `sha256` is of the bytes written.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,6 +63,9 @@ class Converted(BaseModel):
     json_columns: list[str]
     sha256: str
     left_out: dict[str, int] = {}
+    left_out_lines: dict[str, list[str]] = {}
+    unfinished_count: int = 0
+    carried: dict[str, int] = {}
 
 
 def convert(
@@ -76,7 +90,7 @@ def convert(
     if out != "-" and container_of(out) in (None, "xlsx") and _is_new_or_file(Path(out)):
         raise UsageError(
             f"{out}: ftbridge writes no format with this file extension.",
-            hint=f"Use one of {endings()}; .gz and .zst may follow.",
+            hint=f"Use one of {written_endings()}; .gz and .zst may follow.",
         )
     sources = [source] if isinstance(source, str) else list(source)
     shown = "<stdin>" if sources == ["-"] else " ".join(sources)
@@ -105,7 +119,20 @@ def convert(
         json_columns=writer.json_columns,
         sha256=target.digest(),
         left_out=dict(work.left_out),
+        left_out_lines=work.left_out_lines,
+        unfinished_count=work.unfinished,
+        carried=dict(work.carried) if work.target in NATIVE.values() else {},
     )
+
+
+def left_out_sentences(counts: Mapping[str, int], places: Mapping[str, Sequence[str]]) -> list[str]:
+    """For each reason, how many examples were left out for it, and the first lines: "2 examples, as …: log.jsonl:2, …"."""
+    sentences = []
+    for reason, count in counts.items():
+        named = list(places.get(reason, ()))[:_LINES_NAMED]
+        where = f": {', '.join(named)}{', …' * (count > len(named))}" if named else ""
+        sentences.append(f"{count:,} {'example' if count == 1 else 'examples'}, as {reason}{where}")
+    return sentences
 
 
 def _records(files: list[SourceFile], reading: Reading) -> Iterator[tuple[str, SourceRecord]]:
@@ -145,11 +172,13 @@ class _Work:
         self.target = target
         self.shapes: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
+        self.carried: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
+        self.left_out_lines: dict[str, list[str]] = {}
         self.problems: list[str] = []
         self.hints: list[str] = []
-        self.bad = self.examples = self.of_files = 0
+        self.bad = self.examples = self.of_files = self.unfinished = 0
         self._places: dict[str, list[str]] = {}  # of problems that are said once: where each stands
         self._unsaid = 0
 
@@ -157,10 +186,10 @@ class _Work:
         try:
             if record.problem is not None:
                 raise ShapeError(record.problem, hint=record.hint)
-            shape, example = example_of(record.value, self.recipe, self.target, self.dropped)
+            shape, example = example_of(record.value, self.recipe, self.target, self.dropped, self.carried)
             writer.put(record_of(example, self.target, self.recipe))
-        except LeftOut as reason:
-            self.left_out[str(reason)] += 1
+        except LeftOut as left_out:
+            self._leave_out(f"{label}:{record.line}", left_out)
         except WouldBeLost as error:
             first = not self.lost.keys() >= {*error.fields}
             self.lost.update(error.fields)
@@ -187,10 +216,15 @@ class _Work:
             raise DataError(data_error(self.problems, total).message, problems=self.problems, hint=self._hint() or None)
         if not self.examples:
             problem = f"{source} contains no record that can be read."
-            if self.left_out and not self.bad:
+            hints = self.hints[:3]
+            if self.unfinished:
+                problem = f"{source} contains no example whose completion is whole."
+                hints = [*hints, UNFINISHED_HINT]
+            elif self.left_out and not self.bad:
                 problem = f"{source} contains no completion labelled as good."
-            shown = "\n".join([problem, *(f"  {problem}" for problem in self.problems[:20])])
-            raise DataError(shown, problems=[problem, *self.problems], hint=" ".join(self.hints[:3]) or None)
+            problems = [*self.problems, *left_out_sentences(self.left_out, self.left_out_lines)]
+            shown = "\n".join([problem, *(f"  {problem}" for problem in problems[:20])])
+            raise DataError(shown, problems=[problem, *problems], hint=" ".join(hints) or None)
 
     def _hint(self) -> str:
         if self.lost:
@@ -200,6 +234,13 @@ class _Work:
         if self.of_files == self.bad or (not skips and self.hints):
             return " ".join(self.hints[:3])
         return " ".join([*self.hints[:3], "--skip-invalid leaves them out and lists them."])
+
+    def _leave_out(self, origin: str, left_out: LeftOut) -> None:
+        reason = str(left_out)
+        self.left_out[reason] += 1
+        self.unfinished += isinstance(left_out, Unfinished)
+        if self.left_out.total() <= _PROBLEMS_KEPT:
+            self.left_out_lines.setdefault(reason, []).append(origin)
 
     def _problem(self, label: str, record: SourceRecord, error: ShapeError, reported: bool = True) -> None:
         self.bad += 1

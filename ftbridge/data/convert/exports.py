@@ -67,6 +67,12 @@ ENVELOPE = frozenset(
         "latency",
         "latency_ms",
         "timestamp",
+        "finish_reason",
+        "finishReason",
+        "stop_reason",
+        "stopReason",
+        "stop_sequence",
+        "done_reason",
     ]
 )
 """Fields that are about a call, not what it asks or answers; they are let go and counted, or kept with --keep."""

@@ -33,7 +33,14 @@ class WouldBeLost(ShapeError):
 
 
 class LeftOut(Exception):
-    """A record that the caller asked to leave out; the text says what it is."""
+    """A record that is not to be learned from: the caller asked to leave it out, or its completion is not whole.
+
+    The text says what it is.
+    """
+
+
+class Unfinished(LeftOut):
+    """A record whose completion was cut off, filtered or broken off."""
 
 
 class UnknownKey(NamedTuple):
@@ -63,6 +70,10 @@ def renamed(record: Document, new: str, old: str) -> Document:
 
     Raises `ShapeError` where `old` is missing, `new` is there already, or the two are in different lists.
     """
+    if old not in record and old.strip() in record:  # a header without the spaces around its names, as tables are read
+        old = old.strip()
+        if old == new:
+            return record
     if old in record:
         return _rename_key(record, new, old)
     before, _, leaf = old.rpartition(".")

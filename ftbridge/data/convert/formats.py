@@ -16,8 +16,9 @@ from typing import BinaryIO, Generic, Literal, TypeVar
 
 from ftbridge.data.convert.exports import ENVELOPE
 from ftbridge.data.convert.fields import UnknownKey, without
-from ftbridge.data.convert.recipe import EXPORTS, UNNAMED, record_in, stays
+from ftbridge.data.convert.recipe import EXPORTS, UNNAMED, judgement_warning, record_in, stays
 from ftbridge.data.convert.shapes import METHODS, NATIVE, Shape, ShapeError, WouldBeLost, detect, read
+from ftbridge.data.convert.unfinished import unfinished
 from ftbridge.data.detect import Detection, detect_record
 from ftbridge.data.examples import Example, ExampleError, Method, parse_example
 from ftbridge.data.reading.containers import Reading, read_records
@@ -25,6 +26,9 @@ from ftbridge.data.reading.sources import find_files, opened
 from ftbridge.errors import DataError, UsageError
 
 _SHOWN = 20
+_UNFINISHED_HINT = (
+    "`ftbridge convert FILE OUT` leaves out such completions; with --include-unfinished it includes them."
+)
 
 E = TypeVar("E", bound=Example, covariant=True)
 
@@ -130,8 +134,9 @@ class _Reading:
             example.canonical().encode()
         except ShapeError as error:
             if not (error.once and str(error) in self._said):
-                self.problems.append(f"{at} {str(error).rstrip('.')}.{' ' * bool(error.hint)}{error.hint}")
-            self._said.add(str(error))
+                hint = "" if error.hint in self._said else error.hint
+                self.problems.append(f"{at} {str(error).rstrip('.')}.{' ' * bool(hint)}{hint}")
+            self._said |= {str(error), error.hint}
         except ExampleError as error:
             self.problems += [f"{at} {field}{' ' if field else ''}{text}" for field, text in error.problems]
         except UnicodeEncodeError:
@@ -196,6 +201,8 @@ def _in_shape(document: object, method: Method, fields: FieldChoice) -> object:
             once=True,
             hint="Set method: dpo, or write only the preferred completions, as chats.",
         )
+    if reason := unfinished(record):
+        raise ShapeError(reason, hint=_UNFINISHED_HINT)
     if shape is None or (METHODS.get(shape) == "dpo") != (method == "dpo"):
         return record
     for name in UNNAMED:
@@ -210,7 +217,8 @@ def _in_shape(document: object, method: Method, fields: FieldChoice) -> object:
         error.args = (f"{error} ({shape})",)
         raise
     if left and method == "dpo" and shape != "preference":
-        raise ExampleError([(key, "cannot be in a preference. Convert the file, with --drop.") for key in left])
+        text = "cannot be in a preference. Convert the file: ftbridge convert … --drop"
+        raise ExampleError([(key, f"{text} {shlex.quote(key)}.") for key in left])
     _refuse_lost(left, unknown, shape, fields)
     return {**example, **left}
 
@@ -232,10 +240,12 @@ def _choose(paths: Sequence[str]) -> str:
     """What a spec can say about fields that would be lost."""
     names = ", ".join(json.dumps(path) for path in paths)
     options = " ".join(f"--drop {shlex.quote(path)}" for path in paths)
-    return (
+    warning = judgement_warning(paths)
+    choice = (
         f"Say in the spec what to do with it (data.drop: [{names}], data.keep or data.map), or convert the file: "
         f"ftbridge convert FILE OUT {options}."
     )
+    return " ".join(filter(None, [warning, choice]))
 
 
 def _convert(detection: Detection) -> str:

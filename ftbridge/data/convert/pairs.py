@@ -30,7 +30,7 @@ from ftbridge.data.convert.turns import (
     with_system,
     with_system_text,
 )
-from ftbridge.data.known_formats import kto_field
+from ftbridge.data.known_formats import is_liked, kto_field
 
 _SPEAKER = re.compile(r"(?:^|\n\n)\s*(Human|Assistant|System):[ ]?")
 
@@ -170,10 +170,10 @@ def read_kto(record: Document, unknown: list[UnknownKey], only_liked: bool) -> D
         raise ShapeError(
             f"is KTO data: {field} marks completions as good or bad, but training on a chat teaches its completion",
             once=True,
-            hint="--only-liked writes the completions that were liked as chats, and leaves out the others; --from "
-            f"chat (or another format) with --drop {field} if {field} means something else.",
+            hint="`ftbridge convert … --only-liked` writes the completions that were liked as chats, and leaves out the "
+            f"others. If {field} means something else, use `--from chat` (or another format) with `--drop {field}`.",
         )
-    if str(liked).strip().lower() not in ("true", "1"):
+    if not is_liked(liked):
         raise LeftOut(f"{field} is {liked}")
     reader: Callable[[Document, list[UnknownKey]], Document] = read_prompt_completion
     if "messages" in record:

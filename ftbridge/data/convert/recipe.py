@@ -8,10 +8,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from ftbridge.data.convert.exports import ENVELOPE
-from ftbridge.data.convert.fields import UnknownKey, as_columns, message_lists, renamed, without
+from ftbridge.data.convert.fields import Unfinished, UnknownKey, as_columns, message_lists, renamed, without
 from ftbridge.data.convert.shapes import (
     METHODS,
     NATIVE,
+    SHAPES,
+    WRITABLE,
     Document,
     Messages,
     Shape,
@@ -21,12 +23,14 @@ from ftbridge.data.convert.shapes import (
     read,
     write,
 )
+from ftbridge.data.convert.unfinished import unfinished
 from ftbridge.data.detect import detect_record
 from ftbridge.data.examples import Example, ExampleError, PreferenceExample, parse_example
-from ftbridge.data.field_names import is_bookkeeping, meaning_of
+from ftbridge.data.field_names import is_bookkeeping, is_judgement, meaning_of
 from ftbridge.data.reading.compression import MAX_RATIO
-from ftbridge.data.reading.containers import Container
+from ftbridge.data.reading.containers import CONTAINERS, Container
 from ftbridge.data.reading.tables import with_json_read
+from ftbridge.errors import UsageError
 
 _KNOWN = "messages; prompt and completion; instruction and output; conversations; chosen and rejected; preferred_output"
 _STRUCTURE = frozenset(
@@ -46,7 +50,8 @@ class Recipe:
     `source` and `target` are shapes, None to find out and for chat, preference or reinforcement. `columns` renames fields
     before they are read (new name, old name). `drop` lets fields go by their paths: of a record, or `messages[].NAME`;
     `keep` keeps the rest as the example's own fields. `skip_bad` leaves out records that cannot be read, and reports them;
-    `only_liked` those whose answer was not liked (KTO). `parsed` names columns whose cells are JSON; `delimiter` is a table's,
+    `only_liked` those whose answer was not liked (KTO); completions that were cut off or filtered are left out unless
+    `include_unfinished`. `parsed` names columns whose cells are JSON; `delimiter` is a table's,
     `encoding` that of a text which is not UTF-8; `max_ratio` bounds what compressed files unpack to.
     """
 
@@ -63,15 +68,35 @@ class Recipe:
     max_ratio: float = MAX_RATIO
     encoding: str | None = None
     only_liked: bool = False
+    include_unfinished: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for a shape or container that is none of those there are."""
+        for argument, value, choices in (
+            ("shape", self.source, SHAPES),
+            ("to", self.target, WRITABLE),
+            ("container", self.container, CONTAINERS),
+        ):
+            if value is not None and value not in choices:
+                raise UsageError(f"{argument} {value!r} is not known.", hint=f"Use one of {', '.join(choices)}.")
 
 
-def example_of(document: object, recipe: Recipe, target: Shape | None, dropped: Counter[str]) -> tuple[Shape, Example]:
+def example_of(
+    document: object,
+    recipe: Recipe,
+    target: Shape | None,
+    dropped: Counter[str],
+    carried: Counter[str] | None = None,
+) -> tuple[Shape, Example]:
     """The shape of one record, and the example it is, checked as its method wants it.
 
-    `target` is where it goes, if that is settled; `dropped` counts the fields let go. Raises `ShapeError`, and `LeftOut` for
-    an answer that was not liked.
+    `target` is where it goes, if that is settled; `dropped` counts the fields let go, and `carried` those that stay beside
+    the messages without being asked for, though training does not read them. Raises `ShapeError`, and `LeftOut` for
+    an answer that was not liked, or that is not whole.
     """
     record = record_in(document, recipe.columns)
+    if not recipe.include_unfinished and (reason := unfinished(record)):
+        raise Unfinished(reason)
     shape = recipe.source or detect(record)
     if shape is None:
         raise unknown_format(record)
@@ -102,6 +127,8 @@ def example_of(document: object, recipe: Recipe, target: Shape | None, dropped: 
     except ExampleError as error:
         raise ShapeError("; ".join(f"{field} {text}".strip().rstrip(".") for field, text in error.problems)) from None
     dropped.update(gone)
+    if carried is not None and shape not in NATIVE.values() and method == "supervised" and not recipe.keep:
+        carried.update(left.keys() - {"reference"})
     return shape, example
 
 
@@ -118,6 +145,12 @@ def record_in(document: object, columns: tuple[tuple[str, str], ...] = ()) -> Do
     """A document as a record: a bare list of turns named, JSON in its texts read, fields renamed. Raises `ShapeError`."""
     if isinstance(document, list) and document and all(_is_turn(turn) for turn in document):
         document = {"conversations" if "from" in document[0] else "messages": document}
+    if isinstance(document, str) and document.lstrip()[:1] in ("{", "["):
+        raise ShapeError(
+            "is JSON inside a JSON string: it was encoded twice",
+            once=True,
+            hint="Write each record once: json.dumps(record), not json.dumps(json.dumps(record)).",
+        )
     if not isinstance(document, dict):
         raise ShapeError("is not a JSON object")
     record = document
@@ -196,6 +229,18 @@ def _refuse_unknown(unknown: list[UnknownKey], recipe: Recipe) -> None:
         raise WouldBeLost(list(first), where, list(first.values()))
 
 
+def judgement_warning(fields: Collection[str]) -> str:
+    """What to do before fields are dropped that may say how good a completion is; empty where there are none."""
+    names = [name for name in fields if is_judgement(name.rpartition(".")[2])]
+    if not names:
+        return ""
+    return (
+        f"If {' and '.join(names)} {'says' if len(names) == 1 else 'say'} how good a completion is, first remove the records "
+        "whose completion is bad, or write a field `label` of true or false, which `ftbridge convert … --only-liked` reads: "
+        "once it is dropped, bad completions are trained like good ones."
+    )
+
+
 def advice(fields: Collection[str], keeps: bool) -> str:
     """What can be done about fields that would be lost: how to read them by another name, then to keep them, or let go."""
     sentences = []
@@ -203,6 +248,8 @@ def advice(fields: Collection[str], keeps: bool) -> str:
         meaning = meaning_of(name)
         if meaning in ("input", "system") and name != meaning:
             sentences.append(f"--map {shlex.quote(f'{meaning}={name}')} reads {name} as the {meaning}.")
+    if warning := judgement_warning(fields):
+        sentences.append(warning)
     names = " ".join(f"--drop {shlex.quote(name)}" for name in fields)
     sentences.append(f"{names} drops them{'; --keep keeps them beside the rest' * keeps}.")
     return " ".join(sentences)

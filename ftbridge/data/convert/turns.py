@@ -76,7 +76,8 @@ def with_system_text(record: Document, messages: Messages) -> Messages:
         return [{"role": "system", "content": text}, *messages] if text else messages
     if first.get("content") != text:
         raise ShapeError(
-            "there is a system field, and the messages begin with another system message; --drop system drops the field"
+            "there is a system field, and the messages begin with another system message",
+            hint="`ftbridge convert … --drop system` drops the field; in a spec, data.drop does.",
         )
     return messages
 

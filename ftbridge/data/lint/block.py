@@ -12,7 +12,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ftbridge.data.lint.dataset import Block, Counts, Found
@@ -29,6 +29,9 @@ _ESCAPED_ASCII = re.compile(rb"\\u00[0-7]")
 """Letters, digits and signs spelled as escapes, which hide words and keys from a search in bytes."""
 
 _BLANK = b" \t\r"
+
+REFUSED_BY_RUN = "FTB019"
+"""The rule that says in a run's own words why it refuses a line, where no other rule, ignored or not, has an error there."""
 
 MOST_IN_A_LINE = 1_000
 """Problems of one rule in one line that are looked for: a line of millions of wrong parts tells no more than that."""
@@ -67,6 +70,11 @@ class Checker:
         self.json_rules = [r for r in active if r.kind == "json"]
         self.line_rules = [r for r in active if r.kind == "line"]
         self.text_rules = [r for r in active if r.kind == "text"]
+        self.ignored_line_rules = [
+            r
+            for r in RULES.values()
+            if r.kind == "line" and r.code not in (*self.plan.rules, REFUSED_BY_RUN) and context.method in r.methods
+        ]
         self.shapes = PlainShapes(self._finds_something)
 
     def check(self, raw: bytes, *, last: bool, first: bool, finish: bool = True) -> Block:
@@ -86,10 +94,12 @@ class Checker:
 
         Without `text_rules` it is all of them.
         """
-        for r in self.json_rules:
-            yield from ((r, problem) for problem in r.check(parsed, self.plan.context))
-        for r in self.line_rules:
-            yield from ((r, problem) for problem in itertools.islice(r.check(line), MOST_IN_A_LINE))
+        written = [(r, problem) for r in self.json_rules for problem in r.check(parsed, self.plan.context)]
+        yield from written
+        if self.plan.context.trains_here and not written:
+            yield from self._judge_as_run(line)
+        else:  # a line that is not even read has no other refusal
+            yield from ((r, problem) for r, problem in self._judge_line(line) if r.code != REFUSED_BY_RUN)
         yield from self.judge_texts(line, self.text_rules if text_rules is None else text_rules)
 
     def judge_texts(self, line: Line, rules: Iterable[Rule]) -> Iterator[tuple[Rule, Problem]]:
@@ -101,6 +111,36 @@ class Checker:
             for r in chosen if at.startswith(completion_fields) else elsewhere:
                 for problem in r.check(text, self.plan.context):
                     yield r, problem._replace(field=problem.field or at)
+
+    def _judge_line(self, line: Line) -> Iterator[tuple[Rule, Problem]]:
+        """Every problem of a line, by the rules of its structure."""
+        for r in self.line_rules:
+            yield from ((r, problem) for problem in itertools.islice(r.check(line), MOST_IN_A_LINE))
+
+    def _judge_as_run(self, line: Line) -> Iterator[tuple[Rule, Problem]]:
+        """A line for this machine: its errors are what a run refuses to prepare, and the errors of the example it prepares."""
+        problems = list(self._judge_line(line))
+        prepared = line.as_run.document
+        if prepared is None:
+            others = [(r, problem) for r, problem in problems if r.code != REFUSED_BY_RUN]
+            ignored = ((r, problem) for r in self.ignored_line_rules for problem in r.check(line))
+            has_error = any(self._is_error(r, problem) for r, problem in itertools.chain(others, ignored))
+            yield from others if has_error else problems
+            return
+        context = replace(self.plan.context, is_prepared=True)
+        there = list(self._judge_line(look(prepared, context))) if prepared != line.document else problems
+        errors = [(r, problem) for r, problem in there if self._is_error(r, problem)]
+        codes = {r.code for r, _ in errors}
+        for r, problem in problems:
+            if self._is_error(r, problem):
+                yield r, problem if r.code in codes else problem._replace(severity="info")
+            elif r.code not in codes:
+                yield r, problem
+        as_written = {r.code for r, problem in problems if self._is_error(r, problem)}
+        yield from ((r, problem) for r, problem in errors if r.code not in as_written)
+
+    def _is_error(self, r: Rule, problem: Problem) -> bool:
+        return (problem.severity or r.severity_for(self.plan.context.target.name)) == "error"
 
     def judge_trouble(self, trouble: Trouble) -> Iterator[tuple[Rule, Problem]]:
         """Every problem of a line that is not JSON."""
@@ -174,11 +214,12 @@ class _Work:
             self._tell(index, self.checker.judge_trouble(parsed))
             return
         line = look(parsed.document, self.context, parsed.text)
-        self.tally.methods[kind_of_line(parsed.document)] += 1
+        self.tally.methods[kind_of_line(as_trained(line).document)] += 1
         if text_rules is None:
             text_rules = _unveiled(parsed.document, self.checker.text_rules)
         self._tell(index, self.checker.judge(line, parsed, text_rules))
-        if isinstance(parsed.document, dict):
+        line = as_trained(line)
+        if isinstance(line.document, dict):
             self.tally.examples += 1
             if self.rows and line.messages:  # what has no message is told line by line, and compares with nothing
                 self.rows.add_line(index + 1, self.starts[index], line, self.tally)
@@ -213,3 +254,15 @@ def document_of(raw: bytes) -> Any:
     """The JSON value of a line, or None: for those who come back to a line that was checked before."""
     parsed = parse(raw)
     return parsed.document if isinstance(parsed, Parsed) else None
+
+
+def example_of(document: Any, context: Context) -> Any:
+    """The example that a line is where it goes: for this machine, as a run prepares it."""
+    return as_trained(look(document, context)).document
+
+
+def as_trained(line: Line) -> Line:
+    """The line that is trained on: for this machine, as a run prepares it, if it does."""
+    if not line.context.trains_here or line.as_run.document in (None, line.document):
+        return line
+    return look(line.as_run.document, line.context)

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Literal
 
 from ftbridge.data.lint import shape
-from ftbridge.data.lint.block import Checker, LintPlan, document_of
+from ftbridge.data.lint.as_run import file_records, is_read_as_lines, obstacle
+from ftbridge.data.lint.block import Checker, LintPlan, document_of, example_of
 from ftbridge.data.lint.counting import ModelCounter, recount
 from ftbridge.data.lint.dataset import Block, Columns, Counts, Dataset, Found, Splits, join
 from ftbridge.data.lint.findings import FileReport, Finding, LintReport, report, text_of, token_counts
-from ftbridge.data.lint.forms import BOM
+from ftbridge.data.lint.forms import BOM, TO_CONVERT, is_utf8
 from ftbridge.data.lint.parallel import WorkerPool
 from ftbridge.data.lint.rule import Context, Kind, Method, Problem, Rule, chosen_codes
 from ftbridge.data.lint.rules import RULES
 from ftbridge.data.lint.source import Chunk, FileFacts, Source
-from ftbridge.data.lint.spread import Unspreadable, spread
+from ftbridge.data.lint.spread import SpreadLines, Unspreadable, distinct_numbers, spread
 from ftbridge.data.lint.worker import FileJob
 from ftbridge.data.targets import TARGETS
 from ftbridge.data.tokens import encoding_for
@@ -60,6 +61,8 @@ class Options:
     counter: ModelCounter | None = None
     file_ignores: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Codes that are ignored in one file only, by the path it was named by."""
+    is_prepared: bool = False
+    """Whether the files are a run's prepared data, which no run reads and prepares again."""
 
 
 @dataclass
@@ -69,7 +72,7 @@ class _File:
     codes: tuple[str, ...]
     facts: FileFacts = field(init=False)
     numbers: list[int] | None = None
-    """How findings name the examples of a JSON array, which `source` has on lines; None where lines are the file's own."""
+    """How findings name the records of a file that is not JSON Lines, which `source` has on lines; None for its own lines."""
     tally: Counts = field(default_factory=Counts)
     pieces: list[Columns] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -121,8 +124,12 @@ class Linting:
                 source = Source(path)
                 self._files.append(_File(source, role, codes))
                 self._files[-1].facts = source.facts()
-                if self._files[-1].facts.form == "wrapped" or options.target == "local":
-                    _read_whole(self._files[-1], trains_here=options.target == "local")
+                if options.target == "local" and not options.is_prepared:
+                    _read_as_run(self._files[-1])
+                elif self._files[-1].facts.form == "wrapped":
+                    _spread_out(self._files[-1])
+                elif self._files[-1].facts.form in TO_CONVERT:
+                    _correct_advice(self._files[-1])
         except BaseException:
             self.close()
             raise
@@ -204,7 +211,7 @@ class Linting:
         columns = join(file.pieces)
         counted = encoding_for(self.options.model)
         file.dataset = Dataset(file.facts.path, file.facts.bytes, file.role, file.method, file.tally, columns, counted)
-        file.dataset.read = lambda start: document_of(file.source.line_at(start))
+        file.dataset.read = lambda start: example_of(document_of(file.source.line_at(start)), context)
         if self.options.counter and self._needs_tokens(file):
             recount(file.dataset, self.options.counter)
         yield from self._whole(file, "data", file.dataset, context)
@@ -285,7 +292,7 @@ class Linting:
         longest = options.counter.limit if options.counter else None
         return Context(
             TARGETS[options.target], file.method, options.model, file.role, variables=options.variables, longest=longest,
-            path=file.facts.path,
+            path=file.facts.path, is_prepared=options.is_prepared,
         )  # fmt: skip
 
     def _needs_tokens(self, file: _File) -> bool:
@@ -348,22 +355,45 @@ def lint(
         return linting.report()
 
 
-def _read_whole(file: _File, *, trains_here: bool) -> None:
-    """Put the examples of a JSON array or object on lines, to be linted as a run here reads them.
+def _correct_advice(file: _File) -> None:
+    """Say what stands in the way, rather than that `convert` reads the file, where its reader does not."""
+    other = file.facts.form == "table" and not is_utf8(file.source.first_bytes())
+    file.source.file.seek(0)
+    if stopped := obstacle(file.source.file, file.facts.path, "cp1252" if other else None):
+        advice = f"`ftbridge convert` does not read it as it is: {stopped}"
+        file.facts = replace(file.facts, advice=advice)
 
-    What stands in the way is noted in the file's facts.
-    """
-    if file.facts.form not in ("array", "wrapped"):
-        return
+
+def _spread_out(file: _File) -> SpreadLines | None:
+    """The examples of a JSON array or object, each on one line; what stands in the way is noted in the file's facts."""
     try:
-        examples = spread(file.source, file.facts)
+        return spread(file.source, file.facts)
     except Unspreadable as error:
         file.facts = replace(file.facts, advice=str(error))
+        return None
+
+
+def _read_as_run(file: _File) -> None:
+    """Put the records of a file that is not JSON Lines on lines, as a run here reads them, and note what it cannot read."""
+    source, form = file.source, file.facts.form
+    if form == "empty" or (form == "lines" and is_read_as_lines(file.facts.path, source.first_bytes()[:1])):
         return
-    if trains_here:
-        lines = file.source.rewritten(examples.values)
-        file.source.close()
-        file.source, file.numbers = lines, examples.numbers
+    examples = _spread_out(file) if form in ("array", "wrapped") else None
+    if form in ("array", "wrapped") and examples is None:
+        return
+    source.file.seek(0)
+    records = file_records(source.file, file.facts.path)
+    if form == "lines" and not records.problems and source.is_one_to_one(len(records.lines)):
+        return  # what the reader finds are the lines as they stand
+    file.facts = replace(file.facts, refusals=records.problems, is_read_here=bool(records.lines))
+    if examples is not None and len(examples.values) == len(records.lines):
+        lines, numbers = examples.values, examples.numbers  # as they are written
+    else:
+        lines, numbers = records.lines, distinct_numbers(records.numbers)
+    if form == "lines" and not lines:
+        return
+    file.source, file.numbers = source.rewritten(lines), numbers
+    source.close()
 
 
 def _method(file: _File) -> Method:

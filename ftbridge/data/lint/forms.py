@@ -23,6 +23,9 @@ BOM = b"\xef\xbb\xbf"
 CONVERTED: tuple[Form, ...] = ("gzip", "zstd", "parquet")
 """Forms that `ftbridge convert` reads by themselves, whatever they hold."""
 
+TO_CONVERT: tuple[Form, ...] = (*CONVERTED, "table")
+"""Forms for which the advice is to convert the file, if its reader can read it."""
+
 _SIGNATURES: tuple[tuple[bytes, Form], ...] = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
@@ -32,6 +35,8 @@ _SIGNATURES: tuple[tuple[bytes, Form], ...] = (
     (b"PAR1", "parquet"),
 )
 _TABLES = (".csv", ".tsv", ".tab")
+_SEPARATOR = re.compile(r"sep=([,;|\t])[ \t]*\r?\n", re.IGNORECASE)
+"""A first line that names what parts the cells, for Excel."""
 _ROWS = 20
 """Rows of a table that are looked at."""
 
@@ -66,12 +71,17 @@ def kind_of_file(head: bytes, path: str, *, is_one_line: Callable[[], bool]) -> 
         narrow = head.startswith((b"{\0", b"[\0", b"\0{", b"\0["))
         return _encoded(head, path) if narrow else FileKind("binary")
     kind = _kind_of_text(head.decode("utf-8", "replace"), path, is_one_line)
-    if kind.form == "table" and not _is_utf8(head):  # what Excel saves as plain CSV
+    if kind.form == "table" and not is_utf8(head):  # what Excel saves as plain CSV
         return kind._replace(advice=kind.advice.replace(" out.jsonl", " out.jsonl --encoding cp1252", 1))
     return kind
 
 
-def _is_utf8(head: bytes) -> bool:
+def _is_encoded_twice(line: str) -> bool:
+    """Whether a line is a text of JSON that holds JSON again."""
+    return line.startswith(('"{\\"', '"[')) and line.endswith('"') and '\\"' in line
+
+
+def is_utf8(head: bytes) -> bool:
     """Whether bytes are UTF-8, a character that is cut at their end aside."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
@@ -83,6 +93,10 @@ def _is_utf8(head: bytes) -> bool:
 def _kind_of_text(text: str, path: str, is_one_line: Callable[[], bool]) -> FileKind:
     first, _, others = text.partition("\n")
     first = first.strip()
+    if text.strip() == "[]":
+        return FileKind("empty", "an empty list")
+    if _is_encoded_twice(first):
+        return FileKind("lines")
     if first.startswith("["):
         if not first.endswith("]"):
             return FileKind("array")
@@ -174,6 +188,8 @@ _TITLES = {",": "CSV", "\t": "TSV", ";": "CSV with semicolons", "|": "a table wi
 
 def _delimiter(text: str, path: str) -> str:
     """What parts the cells of a table; empty where the text is none."""
+    if named := _SEPARATOR.match(text):
+        return named[1]
     lines = text.splitlines()
     candidates = [
         (len(rows[0]), delimiter) for delimiter in _TITLES if (rows := _rows(lines, delimiter)) and len(rows[0]) > 1
@@ -197,7 +213,7 @@ def _rows(lines: list[str], delimiter: str) -> list[list[str]]:
 
 def _advice(text: str, path: str, delimiter: str) -> str:
     """How `ftbridge convert` reads this table."""
-    rows = _rows(text.splitlines(), delimiter)
+    rows = _rows(_SEPARATOR.sub("", text, count=1).splitlines(), delimiter)
     header, *values = rows or [[]]
     records = [dict(zip(header, row, strict=False)) for row in values if len(row) == len(header)]
     detection = detect_records(records or [dict.fromkeys(header, "x")])

@@ -32,11 +32,13 @@ def lint_prepared(folder: Path, *, method: Method, target: str, model: str | Non
     """
     splits = [split for split in _SPLITS if (folder / f"{split}.jsonl").exists()]
     ignored = tuple(code for code, rule in RULES.items() if rule.kind == "split" and rule.needs)
-    options = Options(target=target, method=method, model=model, ignore=ignored, keep=50)
+    options = Options(target=target, method=method, model=model, ignore=ignored, keep=50, is_prepared=True)
     linted = lint([folder / f"{split}.jsonl" for split in splits], options, roles=splits)
     if not (prompts := folder / PROMPTS).exists():
         return linted
-    options = Options(target="local", method="reinforcement", ignore=(*ignored, *_NOT_OF_REPLAY), keep=50)
+    options = Options(
+        target="local", method="reinforcement", ignore=(*ignored, *_NOT_OF_REPLAY), keep=50, is_prepared=True
+    )
     return report([*linted.files, *lint([prompts], options).files], target=target)
 
 

@@ -17,8 +17,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from ftbridge.data.lint.as_run import PreparedLine, prepared_line
 from ftbridge.data.lint.screens import Screen
 from ftbridge.data.targets import TARGETS, UploadTarget
 from ftbridge.errors import UsageError
@@ -71,6 +73,13 @@ class Context:
     """The most tokens of one example that a local model reads, where it is known."""
     path: str = "FILE"
     """How the file was named, for the commands that a hint gives."""
+    is_prepared: bool = False
+    """Whether its lines are a run's prepared data."""
+
+    @property
+    def trains_here(self) -> bool:
+        """Whether the file goes to a run on this machine, which prepares its lines first."""
+        return self.target.name == "local" and not self.is_prepared
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,11 @@ class Line:
     text: str = ""
     messages: tuple[Spot, ...] = ()
     conversations: tuple[Conversation, ...] = ()
+
+    @cached_property
+    def as_run(self) -> PreparedLine:
+        """What a run on this machine makes of the line."""
+        return prepared_line(self.document, self.context)
 
 
 class Spot(NamedTuple):

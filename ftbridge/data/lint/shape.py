@@ -27,13 +27,18 @@ def kind_of_line(document: Any) -> str:
     if "preferred_output" in document or "non_preferred_output" in document:
         return "dpo"
     messages = document.get("messages")
-    if isinstance(messages, list):
+    if isinstance(messages, list) and not is_answered_outside(document):
         last = messages[-1] if messages else None
         role = last.get("role") if isinstance(last, dict) else None
         extra = document.keys() - {"messages", "tools", "parallel_tool_calls", "functions"}
         return "reinforcement" if extra and role in ("user", "developer", "tool") else "supervised"
     detection = other_format(document)
     return detection.name if detection else "unknown"
+
+
+def is_answered_outside(document: dict[str, Any]) -> bool:
+    """Whether a line has `choices` beside its messages: a stored completion, whose answer is not among them."""
+    return isinstance(document.get("choices"), list)
 
 
 def other_format(document: Any) -> Detection | None:

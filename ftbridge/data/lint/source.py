@@ -51,6 +51,10 @@ class FileFacts:
     """What a form needs to be named: the key that holds the examples, or what the file is instead of data."""
     advice: str = ""
     """What to do with a file of this form, in a sentence."""
+    refusals: tuple[tuple[int, str], ...] = ()
+    """What a run on this machine cannot read of it: lines (0 for the whole file) and reasons. For that target alone."""
+    is_read_here: bool = False
+    """Whether a run on this machine reads records from it, though it is not JSON Lines. For that target alone."""
 
 
 class Source:
@@ -74,7 +78,7 @@ class Source:
 
     def facts(self) -> FileFacts:
         """The first look."""
-        head = self._first_bytes()
+        head = self.first_bytes()
         bom = self._read(0, len(BOM)) == BOM
         last = self._read(max(0, self.size - 1), 1)
         kind = kind_of_file(head, self.path, is_one_line=self._is_one_line)
@@ -144,7 +148,7 @@ class Source:
             position, step = position + len(block), PIECE
         return self.size
 
-    def _first_bytes(self) -> bytes:
+    def first_bytes(self) -> bytes:
         """The beginning, without a byte order mark and without blank lines."""
         start = len(BOM) if self._read(0, len(BOM)) == BOM else 0
         while start < self.size:
@@ -155,6 +159,11 @@ class Source:
                 return stripped if len(stripped) == len(head) else self._read(start + len(head) - len(stripped), _HEAD)
             start += len(head)
         return b""
+
+    def is_one_to_one(self, records: int) -> bool:
+        """Whether the file has as many lines that are not blank as a reader found records."""
+        self.file.seek(0)
+        return records == sum(bool(line.strip()) for line in self.file)
 
     def _is_one_line(self) -> bool:
         """Whether nothing but white space follows the first line that is not blank."""

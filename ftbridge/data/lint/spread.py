@@ -5,6 +5,7 @@ Each is given as it is written, on one line: numbers and escapes keep their spel
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Generator, Iterator
@@ -41,8 +42,13 @@ class SpreadLines:
     @property
     def numbers(self) -> list[int]:
         """How findings name the examples: by their lines, or counted from 1 where several begin on one line."""
-        apart = all(later > earlier for earlier, later in zip(self.lines, self.lines[1:], strict=False))
-        return self.lines if apart else list(range(1, len(self.values) + 1))
+        return distinct_numbers(self.lines)
+
+
+def distinct_numbers(lines: list[int]) -> list[int]:
+    """The lines on which records begin, or their count from 1 where several begin on one line."""
+    apart = all(later > earlier for earlier, later in itertools.pairwise(lines))
+    return lines if apart else list(range(1, len(lines) + 1))
 
 
 class _Place(NamedTuple):

@@ -54,7 +54,7 @@ class Inflating(io.RawIOBase):
             if 0 < self._max_ratio < self._given / max(1, self._taken) and self._given > _UNCHECKED:
                 raise UsageError(
                     f"{self._name} unpacks to more than {self._max_ratio:g} times its size.",
-                    hint="If you trust it, allow more with --max-ratio, or unpack it first.",
+                    hint="If you trust it, allow more with `ftbridge convert … --max-ratio`, or unpack it first.",
                 )
         block = self._out[: len(buffer)]
         self._out = self._out[len(block) :]

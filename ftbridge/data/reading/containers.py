@@ -6,7 +6,7 @@ import codecs
 import io
 import json
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, NamedTuple, cast
 
@@ -67,9 +67,9 @@ def container_of(name: str) -> Container | None:
     return _ENDINGS.get(path.suffix.lower())
 
 
-def endings(names: Sequence[str] = tuple(_ENDINGS)) -> str:
-    """The endings that are known, for messages."""
-    return ", ".join(names)
+def written_endings() -> str:
+    """The endings of files that are written, for messages; workbooks are only read."""
+    return ", ".join(ending for ending, container in _ENDINGS.items() if container != "xlsx")
 
 
 def read_records(stream: BinaryIO, name: str, how: Reading | None = None) -> Iterator[SourceRecord]:
@@ -107,7 +107,8 @@ def _refused(head: bytes, name: str, how: Reading) -> SourceRecord | None:
             return SourceRecord(0, None, "is a Word document; write its texts as CSV or JSON Lines.")
         return SourceRecord(0, None, f"is a zip archive; {_READS}", hint)
     if head.startswith(_UTF16) and not how.encoding and container_of(name) not in ("csv", "tsv") and not how.delimiter:
-        return SourceRecord(0, None, f"is UTF-16 text; {_READS}", "Use --encoding utf-16, or save it as UTF-8.")
+        hint = "`ftbridge convert … --encoding utf-16` reads it; or save it as UTF-8."
+        return SourceRecord(0, None, f"is UTF-16 text; {_READS}", hint)
     if reason := not_data(head):
         return SourceRecord(0, None, f"is {reason[0]}.", reason[1])
     return None
@@ -146,7 +147,8 @@ class _Recoding(io.RawIOBase):
                 self._rest = self._decoder.decode(block, self._ended).encode("utf-8", "surrogatepass")
             except UnicodeDecodeError as error:
                 raise UsageError(
-                    f"{self._name} is not {self._encoding}: {error.reason}.", hint="Set another one with --encoding."
+                    f"{self._name} is not {self._encoding}: {error.reason}.",
+                    hint="Set another one with `ftbridge convert … --encoding`.",
                 ) from None
         block = self._rest[: len(buffer)]
         self._rest = self._rest[len(block) :]
@@ -283,7 +285,10 @@ def _sniffed(head: bytes, name: str) -> Container:
             return "tsv"
         if b"," in first or b";" in first:
             return "csv"
-    raise UsageError(f"{name}: its first line does not look like any known format.", hint="Set it with --input-format.")
+    raise UsageError(
+        f"{name}: its first line does not look like any known format.",
+        hint="Set it with `ftbridge convert … --input-format`.",
+    )
 
 
 def _seekable(stream: BinaryIO, copy: BinaryIO) -> BinaryIO:

@@ -139,7 +139,7 @@ def _record(row: dict[str, Any], marked: set[str], ignored: Collection[str]) -> 
                 record[name] = None
                 continue
             if isinstance(error, _NoJson):
-                return Unreadable(str(error), hint=f"--drop {shlex.quote(name)} drops the column.")
+                return Unreadable(str(error), hint=f"`ftbridge convert … --drop {shlex.quote(name)}` drops the column.")
             return Unreadable(f"{name} {error if isinstance(error, Unreadable) else f'is not valid JSON ({error}).'}")
     return record
 

@@ -23,6 +23,13 @@ _LISTS = (
     "instances",
     "results",
 )
+_SPLITS = frozenset(
+    {"train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation", "holdout"}
+)
+"""Names of lists that are a data set's parts."""
+
+_LOOKED_AT = 20
+"""Elements of a list that are looked at."""
 
 
 def read_object(raw: bytes) -> Iterator[Document]:
@@ -46,7 +53,17 @@ def read_object(raw: bytes) -> Iterator[Document]:
         yield 1, value
         return
     lists = [key for key, one in value.items() if isinstance(one, list) and one and isinstance(one[0], (dict, list))]
-    named = [key for key in lists if key.lower() in _LISTS] if len(lists) != 1 else lists
+    parts = [key for key, one in value.items() if isinstance(one, list) and _holds_examples(key, one)]
+    named = lists
+    if len(lists) != 1:
+        named = parts or [key for key in lists if key.lower() in _LISTS]
+    if len(named) == 1:
+        parts = [key for key in value if key in (*named, *parts) or _is_alike(value[key], value[named[0]])]
+    if len(parts) > 1:
+        counts = ", ".join(f"{key} with {len(value[key]):,}" for key in parts)
+        hint = "Only one of them would be read: write each list to a separate file."
+        yield 0, Unreadable(f"is one object that contains several lists of examples: {counts}.", hint=hint)
+        return
     if len(named) != 1:
         about = (
             f"several lists ({', '.join(lists)})"
@@ -64,6 +81,19 @@ def read_object(raw: bytes) -> Iterator[Document]:
     before = text.count("\n", 0, start)
     for line, document in read_array(io.BytesIO(text[start:end].encode())):
         yield line + before, document
+
+
+def _holds_examples(key: str, elements: list[Any]) -> bool:
+    """Whether a list under this key holds examples: by its name, or by what its first elements are."""
+    if not elements:
+        return False
+    return key.lower() in _SPLITS or any(detect_record(element) for element in elements[:_LOOKED_AT])
+
+
+def _is_alike(one: Any, other: list[Any]) -> bool:
+    """Whether the first elements of two lists have the same fields."""
+    first = one[0] if isinstance(one, list) and one else None
+    return isinstance(first, dict) and isinstance(other[0], dict) and first.keys() == other[0].keys()
 
 
 def _place(text: str, wanted: str) -> tuple[int, int]:

@@ -29,7 +29,7 @@ _NO_NUL = sys.version_info < (3, 11)  # its csv module refuses NUL
 _BROKEN = re.compile("[\udc80-\udcff]")
 _SEPARATOR = re.compile(rb"sep=([,;|\t])\s*\Z", re.IGNORECASE)
 _ENCODING_HINT = (
-    "Excel's plain CSV is in the Windows code page: --encoding cp1252 reads it; or save it as "
+    "Excel's plain CSV is in the Windows code page: `ftbridge convert … --encoding cp1252` reads it; or save it as "
     "CSV UTF-8 (File, Save As)."
 )
 _DELIMITERS = (",", "\t", ";", "|")

@@ -35,7 +35,7 @@ class CreateUpload(RequestBody):
     """The body of POST /uploads."""
 
     filename: str = Field(min_length=1, max_length=255)
-    purpose: Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
+    purpose: Literal["assistants", "batch", "fine-tune", "vision"]
     bytes: int = Field(ge=1)
     mime_type: str
     expires_after: ExpiresAfter | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,6 +101,21 @@ class Access:
         return ApiError(
             403, f"This request comes from {whose}, which is not allowed here (--allow-origin).", code="foreign_origin"
         )
+
+
+def read_origins(names: Iterable[str]) -> frozenset[str]:
+    """Origins as browsers send them: `SCHEME://HOST[:PORT]`, `null`, or `*` for any. Raises `UsageError` for anything else."""
+    origins = frozenset(name.strip().rstrip("/").lower() for name in names)
+    for origin in origins:
+        if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
+            raise UsageError(
+                f"{origin!r} is not the origin of a web page.",
+                hint="Write --allow-origin http://localhost:3000, without a path; * allows every page.",
+            )
+    return origins
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/:?#@*\[\]]+)(:\d{1,5})?")
 
 
 def read_keys(path: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import ipaddress
 import logging
+import signal
 import socket
 import ssl
 import threading
@@ -220,7 +221,30 @@ def serve(app: ASGIApp, listening: socket.socket, tls: Tls | None = None) -> Non
     """Serve until SIGINT or SIGTERM; a second one ends at once. Raises `UsageError` for a certificate that cannot be used."""
     if tls is not None:
         tls.check()
-    server_of(app, tls).run(sockets=[listening])
+    with ended_by_sigterm():
+        server_of(app, tls).run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as an exit with status 0, so that its `with` statements remove what is temporary.
+
+    uvicorn stops gracefully at the signal and then raises it again, which would otherwise end the process on the spot.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one does not interrupt the removal
+        raise SystemExit(0)
+
+    former = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is end:
+            signal.signal(signal.SIGTERM, former)
 
 
 @contextlib.contextmanager

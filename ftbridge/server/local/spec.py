@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ftbridge.errors import ModelUnavailable, UsageError
 from ftbridge.providers import map_fields, resolve
+from ftbridge.providers.local.models.find import BUILT_IN, find_model
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.server.store import StoredObject
 from ftbridge.spec import JobSpec
@@ -38,6 +41,28 @@ def base_request(model: str, settings: Mapping[str, Any]) -> LocalRequest:
     }
     resolved = resolve(JobSpec.from_dict(document), 100, "local")
     return LocalRequest.of(map_fields(resolved, "local").lowering.request)
+
+
+def check_models(models: Iterable[str]) -> None:
+    """Raise `UsageError` for a base model that no request could load. Nothing is fetched: a hub id is taken at its word."""
+    for name in models:
+        path = Path(name).expanduser()
+        is_model = (path / "config.json").is_file() or (path.is_file() and path.suffix.lower() == ".gguf")
+        if is_model or any(name.lower() in (alias, model.hub_id.lower()) for alias, model in BUILT_IN.items()):
+            continue
+        if re.fullmatch(_HUB_ID, name) and not name.lower().endswith(".gguf") and not path.exists():
+            continue
+        try:
+            find_model(name)
+        except ModelUnavailable as error:
+            raise UsageError(
+                f"{name!r} cannot be served: {error.message}",
+                hint="A model is a folder with config.json, a .gguf file, a hub id (OWNER/NAME), the built-in "
+                f"{', '.join(BUILT_IN)}, or a run, with --map NAME=run:ID (`ftbridge list` shows them).",
+            ) from None
+
+
+_HUB_ID = r"\w[\w.-]*/\w[\w.-]*"
 
 
 def _of_method(settings: Mapping[str, Any], method: str) -> dict[str, Any]:

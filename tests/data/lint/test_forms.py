@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import zipfile
@@ -193,3 +194,93 @@ def test_an_array_larger_than_a_piece_is_linted_whole(tmp_path: Path) -> None:
 
     assert report.examples == len(talks)
     assert report.errors == 1
+
+
+# What `convert` does not read
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.csv", b"prompt,completion\nRain?,Yes,No\n", "line 2 has 3 cells; the header has 2 columns."),
+        ("a.csv", b"prompt,prompt\nRain?,Yes\n", "the header names the column prompt twice."),
+        ("a.tar.gz", gzip.compress(b"train.jsonl\0\0\0"), "its first line does not look like any known format."),
+    ],
+)
+def test_a_file_that_convert_does_not_read_is_not_said_to_be_read(
+    name: str, content: bytes, reason: str, tmp_path: Path
+) -> None:
+    [finding] = looked_at(tmp_path, name, content).findings
+
+    assert f"does not read it as it is: {reason}" in finding.message
+    assert "reads it" not in finding.message
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": {"0": "a", "1": "b"}, "completion": {"0": "c", "1": "d"}},
+        {"prompt": ["a", "b"], "completion": ["c", "d"]},
+        {"messages": {"0": [{"role": "user", "content": "a"}]}},
+    ],
+)
+def test_a_table_by_columns_is_named_and_not_said_to_be_read(record: dict[str, object], tmp_path: Path) -> None:
+    [finding] = [f for f in looked_at(tmp_path, "a.jsonl", json.dumps(record).encode()).findings if f.line]
+
+    assert "one object per row (pandas: to_json(path, orient='records', lines=True))" in finding.message
+    assert "reads it" not in finding.message
+
+
+def test_a_table_for_excel_needs_no_map(tmp_path: Path) -> None:
+    [finding] = looked_at(tmp_path, "a.csv", b"sep=;\nprompt;completion\nRain?;Yes, lightly\n").findings
+
+    assert "CSV with semicolons" in finding.message
+    assert "--map" not in finding.message
+
+
+def test_lines_that_are_encoded_twice_are_lines_of_text(tmp_path: Path) -> None:
+    report = looked_at(tmp_path, "a.jsonl", "".join(json.dumps(json.dumps(talk)) + "\n" for talk in TALKS).encode())
+
+    assert report.rules["FTB020"] == 12
+    assert "FTB001" not in report.rules
+    assert any("encoded twice" in finding.message for finding in report.findings)
+
+
+def test_an_empty_list_has_no_example(tmp_path: Path) -> None:
+    [finding] = looked_at(tmp_path, "a.jsonl", b"[]\n").findings
+
+    assert (finding.code, finding.message) == ("FTB003", "is an empty list.")
+
+
+# What is more than the line's messages
+
+
+@pytest.mark.parametrize("target", ["openai", "local"])
+def test_a_stored_completion_with_a_list_of_messages_is_another_format(target: str, tmp_path: Path) -> None:
+    choices = [{"index": 0, "message": {"role": "assistant", "content": "Yes"}, "finish_reason": "stop"}]
+    stored = [
+        {
+            "id": f"c{n}",
+            "object": "chat.completion",
+            "messages": [{"role": "user", "content": f"{n}?"}],
+            "choices": choices,
+        }
+        for n in range(12)
+    ]
+    report = looked_at(tmp_path, "a.jsonl", "".join(json.dumps(one) + "\n" for one in stored).encode(), target=target)
+
+    assert report.method == "supervised"
+    assert report.rules["FTB023"] == 12
+    assert (report.errors > 0) == (target == "openai")
+    assert any("stored completions" in finding.message for finding in report.findings)
+
+
+@pytest.mark.parametrize(
+    ("model", "is_known"),
+    [("gpt-9", False), ("llama", False), ("gpt-4.1-mini", True), ("ft:gpt-4o:org::x", True), (None, True)],
+)
+def test_a_model_that_is_not_known_is_noted(model: str | None, is_known: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(LINES)
+
+    assert ("FTB206" not in lint(path, Options(model=model)).files[0].rules) == is_known

@@ -227,7 +227,7 @@ def test_bad_rows_of_a_table_are_named_by_their_line(tmp_path):
 def test_a_field_of_a_record_that_a_preference_cannot_hold_is_refused_by_name(tmp_path):
     record = {"prompt": "q", "chosen": "a", "rejected": "b", "score": 3}
     problems = _problems(tmp_path, json.dumps(record), method="dpo")
-    assert problems == ["t.jsonl:1 score cannot be in a preference. Convert the file, with --drop."]
+    assert problems == ["t.jsonl:1 score cannot be in a preference. Convert the file: ftbridge convert … --drop score."]
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def too_few_examples(data: Dataset, context: Context) -> Iterator[Problem]:
     "few-examples",
     kind="data",
     severity="info",
-    reason="OpenAI sees clear improvements with 50 to 100 good examples; where answers vary, hundreds do better.",
+    reason="OpenAI sees clear improvements with 50 to 100 good examples; where completions vary, hundreds do better.",
     source=f"{_GUIDE}: 50 to 100 examples; OpenAI's best practices: doubling a data set brings a steady gain",
     bad="a training file of 30 lines",
     good="a training file of 500 lines",
@@ -48,7 +48,7 @@ def few_examples(data: Dataset, context: Context) -> Iterator[Problem]:
     elif count < 100:
         yield Problem("", f"has {count} examples, enough for a first effect; 100 or more are safer.")
     elif count < 500:
-        yield Problem("", f"has {count} examples; where answers vary much, 500 and more do better.")
+        yield Problem("", f"has {count} examples; where completions vary much, 500 and more do better.")
 
 
 @rule(

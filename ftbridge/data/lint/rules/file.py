@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from ftbridge.data.lint.forms import CONVERTED
+from ftbridge.data.lint.forms import CONVERTED, TO_CONVERT
 from ftbridge.data.lint.rule import Context, Problem, rule
 from ftbridge.data.lint.source import FileFacts
 from ftbridge.data.targets import MB
@@ -26,9 +26,11 @@ _FILES_GUIDE = "OpenAI API reference, files: fine-tune files are .jsonl"
 )
 def not_json_lines(file: FileFacts, context: Context) -> Iterator[Problem]:
     """The file is not JSON Lines."""
-    trains_here = context.target.name == "local"
+    trains_here = file.is_read_here
     lines = "a fine-tuning file has one example per line"
     fix = "write one example per line"
+    if file.refusals and file.form in TO_CONVERT:
+        return  # FTB009 tells why
     if file.form == "array" and file.advice:
         yield Problem("", f"is a JSON array that cannot be read: {file.advice}.")
     elif file.form == "wrapped" and file.advice:
@@ -41,13 +43,14 @@ def not_json_lines(file: FileFacts, context: Context) -> Iterator[Problem]:
     elif file.form == "array":
         yield Problem("", f"is a JSON array; {lines}.", fix=fix)
     elif file.form == "pretty":
-        yield Problem("", "spreads an object over several lines; each example must be on one line.", fix=fix)
+        description = "spreads an object over several lines; each example must be on one line."
+        yield Problem("", description, fix=fix, severity="info" if trains_here else None)
     elif file.form == "wrapped":
         description = f'is one object whose "{file.detail}" holds the examples; {lines}.'
         yield Problem("", description, fix=fix, severity="info" if trains_here else None)
     elif file.form in CONVERTED:
         kind = {"gzip": "gzip data", "zstd": "zstd data", "parquet": "a Parquet file"}[file.form]
-        convert = f"`ftbridge convert {shlex.quote(file.path)} out.jsonl` reads it."
+        convert = file.advice or f"`ftbridge convert {shlex.quote(file.path)} out.jsonl` reads it."
         yield Problem(
             "", f"is {kind}; a fine-tuning file is plain text. {convert}", severity="warning" if trains_here else None
         )
@@ -55,9 +58,29 @@ def not_json_lines(file: FileFacts, context: Context) -> Iterator[Problem]:
         description = f"is a table ({file.detail}), not JSON Lines. {file.advice}"
         yield Problem("", description, severity="warning" if trains_here else None)
     elif file.form in ("zip", "other"):
-        yield Problem("", f"is {file.detail}; a fine-tuning file is JSON Lines. {file.advice}")
+        description = f"is {file.detail}; a fine-tuning file is JSON Lines. {file.advice}"
+        yield Problem("", description, severity="warning" if trains_here else None)
     elif file.form == "binary":
         yield Problem("", "is binary data, not text.")
+
+
+@rule(
+    "FTB009",
+    "unreadable-for-run",
+    kind="file",
+    severity="error",
+    severities={"openai": None, "azure": None, "nebius": None},
+    reason="A run on this machine reads a file whole before it trains, and stops at what it cannot read.",
+    source="ftbridge's own reader of data, which this rule applies to the file",
+    bad="a CSV file in which a row has more cells than the header",
+    good="one JSON object per line, in UTF-8",
+)
+def unreadable_for_run(file: FileFacts, context: Context) -> Iterator[Problem]:
+    """A run on this machine cannot read the file, or a line of it."""
+    if file.form in ("zip", "other", "binary") or (file.form == "utf-16" and not file.is_read_here):
+        return  # FTB001 and FTB002 tell what it is
+    for line, reason in file.refusals:
+        yield Problem("", reason, line=line or None)
 
 
 @rule(
@@ -75,7 +98,8 @@ def utf16(file: FileFacts, context: Context) -> Iterator[Problem]:
     """The file is UTF-16 text."""
     if file.form == "utf-16":
         if file.detail:
-            yield Problem("", f"is UTF-16 text and a table ({file.detail}), not JSON Lines. {file.advice}")
+            description = f"is UTF-16 text and a table ({file.detail}), not JSON Lines. {file.advice}"
+            yield Problem("", description, severity="warning" if file.is_read_here else None)
         else:
             yield Problem("", "is UTF-16 text; services read UTF-8.", fix="write it in UTF-8")
 
@@ -93,7 +117,7 @@ def utf16(file: FileFacts, context: Context) -> Iterator[Problem]:
 def empty_file(file: FileFacts, context: Context) -> Iterator[Problem]:
     """The file contains no line."""
     if file.form == "empty":
-        yield Problem("", "is empty.")
+        yield Problem("", f"is {file.detail}." if file.detail else "is empty.")
 
 
 @rule(

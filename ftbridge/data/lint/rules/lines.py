@@ -55,7 +55,10 @@ _METHOD_NAMES = {
 def line_not_an_object(line: Line) -> Iterator[Problem]:
     """A line is JSON, but no object."""
     if not isinstance(line.document, dict):
-        yield Problem("", f"is {kind_of(line.document)}; each line is one example, a JSON object.")
+        hint = ""
+        if isinstance(line.document, str) and line.document.lstrip().startswith(("{", "[")):
+            hint = " The text holds JSON: it was encoded twice. Decode it once."
+        yield Problem("", f"is {kind_of(line.document)}; each line is one example, a JSON object.{hint}")
 
 
 @rule(
@@ -87,6 +90,8 @@ def missing_messages(line: Line) -> Iterator[Problem]:
         messages = document["messages"]
         text = isinstance(messages, str) and messages.lstrip().startswith("[")
         hint = f"`ftbridge convert {shlex.quote(line.context.path)} out.jsonl` reads it." if text else "Write a list."
+        if isinstance(messages, dict) and _is_by_columns(document):
+            hint = f"The line holds columns: {_BY_ROWS}"
         yield Problem("messages", f"is {'JSON text' if text else kind_of(messages)}, not a list. {hint}")
     elif not document["messages"]:
         yield Problem("messages", "is an empty list. Give the line messages, or remove it.")
@@ -112,6 +117,9 @@ def other_format(line: Line) -> Iterator[Problem]:
     if detection is None:
         return
     description = f"is in another format ({detection.name}: {detection.reason})."
+    if line.context.trains_here and line.as_run.document is not None:
+        yield Problem("", f"{description} Runs on this machine read it as it is.", severity="info")
+        return
     if "body" in line.document and "response" not in line.document:
         yield Problem(
             "",
@@ -120,8 +128,28 @@ def other_format(line: Line) -> Iterator[Problem]:
                 "output."
             ),
         )
+    elif _is_by_columns(line.document):
+        yield Problem("", f"{description} It holds columns, not one example: {_BY_ROWS}")
     else:
         yield Problem("", f"{description} {detection.hint(line.context.path)}")
+
+
+@rule(
+    "FTB019",
+    "refused-by-run",
+    kind="line",
+    severity="error",
+    severities={"openai": None, "azure": None, "nebius": None},
+    reason="A run on this machine prepares each line first, and stops at one that it cannot read without a loss.",
+    source="ftbridge's own preparation of data, which this rule applies to the line",
+    bad=json.dumps({"messages": [user("Capital of France\ud83d"), assistant()]}),
+    good=GOOD,
+)
+def refused_by_run(line: Line) -> Iterator[Problem]:
+    """A run on this machine refuses the line."""
+    if not line.context.is_prepared:
+        for problem in line.as_run.problems:
+            yield Problem("", problem)
 
 
 @rule(
@@ -331,9 +359,25 @@ def foreign(document: JSON, method: str) -> str | None:
         outputs = any(key.endswith(("preferred_output", "preferred_completion")) for key in document)
         ours = outputs or isinstance(document.get("input"), (dict, list))
     else:
-        ours = isinstance(document.get("messages"), (list, str))
+        ours = isinstance(document.get("messages"), (list, str)) and not shape.is_answered_outside(document)
     kind = "unknown" if ours else shape.kind_of_line(document)
     return None if kind in ("unknown", method) else kind
+
+
+_BY_ROWS = "write one object per row (pandas: to_json(path, orient='records', lines=True))."
+
+
+def _is_by_columns(document: dict[str, JSON]) -> bool:
+    """Whether every field is a list of plain values, or an object with numbers for keys, as tables are written by columns."""
+    return bool(document) and all(
+        bool(value) and _is_column(value) if isinstance(value, (list, dict)) else False for value in document.values()
+    )
+
+
+def _is_column(value: list[JSON] | dict[str, JSON]) -> bool:
+    if isinstance(value, dict):
+        return all(key.isdigit() for key in value)
+    return not any(isinstance(item, (list, dict)) for item in value)
 
 
 def _looks_like_messages(value: JSON) -> bool:

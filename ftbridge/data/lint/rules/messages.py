@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from ftbridge.data.lint.meaning import stray
+from ftbridge.data.lint.meaning import TRAIN_FLAGS, empty, stray
 from ftbridge.data.lint.rule import Line, Problem, Repair, kind_of, rule
 from ftbridge.data.lint.rules.specimens import GOOD, assistant, chat, system, text, user
 from ftbridge.data.lint.structure import (
@@ -362,5 +362,11 @@ def extra_part_key(line: Line) -> Iterator[Problem]:
     for at, _, part, kind in parts(line):
         if kind in ("text", "refusal", "image_url") and len(part) > 2 and kind in part:
             for key in [key for key in part if key not in ("type", kind)]:
+                if key in TRAIN_FLAGS and not empty(part[key]):
+                    description = "says whether a part is learnt, but weight is for complete messages only."
+                    yield Problem(
+                        f"{at}.{key}", f"{description} Split the message, or remove the key.", severity="error"
+                    )
+                    continue
                 hint, repair = stray(part, key)
                 yield Problem(f"{at}.{key}", f"is not a key of {kind} parts. {hint}", repair)

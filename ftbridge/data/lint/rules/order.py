@@ -89,7 +89,7 @@ def every_weight_zero(line: Line) -> Iterator[Problem]:
     severity="error",
     methods=("supervised",),
     severities={"nebius": "warning", "local": None},
-    reason="The last assistant message is the answer to learn; the service refuses weight 0 there.",
+    reason="The last assistant message is the completion to learn; the service refuses weight 0 there.",
     source=f"{LLMCOMP}: the last assistant message's weight is not 0",
     bad=chat(user(), assistant("Rome"), user("Really?"), assistant(weight=0)),
     good=chat(user(), assistant("Rome", weight=0), user("Really?"), assistant()),
@@ -121,7 +121,7 @@ def _zero(message: dict[str, JSON]) -> bool:
 def no_assistant_message(line: Line) -> Iterator[Problem]:
     """An example has no assistant message."""
     if _readable(line) and not any(spot.role.strip().lower() == "assistant" for spot in line.messages):
-        yield Problem("messages", "has no assistant message: there is nothing to learn. Add the answer.")
+        yield Problem("messages", "has no assistant message: there is nothing to learn. Add the completion.")
 
 
 @rule(
@@ -130,7 +130,7 @@ def no_assistant_message(line: Line) -> Iterator[Problem]:
     kind="line",
     severity="error",
     methods=("supervised",),
-    reason="An example ends with the answer to learn; what comes after it cannot be learned.",
+    reason="An example ends with the completion to learn; what comes after it cannot be learned.",
     source=f"{LLMCOMP}: the last message is the assistant's; microsoft/azure-skills 2026-08-21, dataset-formats.md",
     bad=chat(user(), assistant(), user("Thanks")),
     good=GOOD,
@@ -142,7 +142,7 @@ def last_message_not_assistant(line: Line) -> Iterator[Problem]:
     roles = [spot.role.strip().lower() for spot in line.messages]
     if roles[-1] != "assistant" and "assistant" in roles:
         description = (
-            f"is {roles[-1]}; the last message must be the answer to learn. Add the answer, or remove this message."
+            f"is {roles[-1]}; the last message must be the completion to learn. Add it, or remove this message."
         )
         yield Problem(f"{line.messages[-1].at}.role", description)
 

@@ -1,4 +1,4 @@
-"""Rules about preference lines (method dpo): an input, and one preferred and one non-preferred answer to it."""
+"""Rules about preference lines (method dpo): an input, and one preferred and one non-preferred completion of it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _wrapped(document: dict[str, JSON]) -> Callable[[], None]:
     fixable=True,
 )
 def preference_output(line: Line) -> Iterator[Problem]:
-    """A preference line's answer is missing, is not a list, or is not exactly one message."""
+    """A preference line's completion is missing, is not a list, or is not exactly one message."""
     document = line.document
     if not isinstance(document, dict) or foreign(document, "dpo"):
         return
@@ -166,7 +166,7 @@ def output_not_assistant(line: Line) -> Iterator[Problem]:
     good=GOOD_PREFERENCE,
 )
 def identical_outputs(line: Line) -> Iterator[Problem]:
-    """The preferred and the non-preferred answer are the same."""
+    """The preferred and the non-preferred completion are the same."""
     document = line.document if isinstance(line.document, dict) else {}
     better, worse = (_meanings(document.get(key)) for key in _OUTPUTS)
     if better and better == worse:
@@ -174,7 +174,7 @@ def identical_outputs(line: Line) -> Iterator[Problem]:
 
 
 def _meanings(value: JSON) -> list[JSON]:
-    """An answer's messages without what does not matter: weights, nulls, space at the ends."""
+    """A completion's messages without what does not matter: weights, nulls, space at the ends."""
     messages: list[JSON] = []
     for message in value if isinstance(value, list) else ():
         if isinstance(message, dict):
@@ -236,10 +236,10 @@ def _moved(line: Line, key: str) -> Callable[[], None]:
     fixable=True,
 )
 def weight_in_output(line: Line) -> Iterator[Problem]:
-    """A preferred or non-preferred answer has a weight."""
+    """A preferred or non-preferred completion has a weight."""
     for at, message, role, output in line.messages:
         if output and role == "assistant" and message.get("weight") is not None:
-            idle = message["weight"] in (1, True)  # with another, somebody wants less of the answer to be learnt
+            idle = message["weight"] in (1, True)  # with another, somebody wants less of the completion to be learnt
             repair = dropped(message, "weight") if idle else None
             yield Problem(f"{at}.weight", "is in a completion, which cannot have one. Remove it.", repair)
 
@@ -282,7 +282,9 @@ def input_ends_with_assistant(line: Line) -> Iterator[Problem]:
         last = conversation.messages[-1] if conversation.messages else None
         if isinstance(last, dict) and last.get("role") == "assistant":
             at = join(f"{conversation.at}[{len(conversation.messages) - 1}]", "role")
-            yield Problem(at, "is assistant; the input ends before the answer. Remove the message, or add the user's.")
+            yield Problem(
+                at, "is assistant; the input ends before the completion. Remove the message, or add the user's."
+            )
 
 
 @rule(

@@ -92,15 +92,15 @@ def near_duplicate(dataset: Dataset, context: Context) -> Iterator[Problem]:
     severity="warning",
     methods=("supervised", "reinforcement"),
     needs=("hashes",),
-    reason="The model cannot tell which answer is right, and learns a mixture of both.",
+    reason="The model cannot tell which completion is right, and learns a mixture of both.",
     source="Northcutt et al., Confident Learning (2021): conflicting labels are label errors",
     bad="the same question answered yes in one line and no in another",
-    good="one answer for each prompt, or prompts that tell the cases apart",
+    good="one completion for each prompt, or prompts that tell the cases apart",
 )
 def same_prompt(dataset: Dataset, context: Context) -> Iterator[Problem]:
-    """The same prompt has different answers, or different item fields."""
+    """The same prompt has different completions, or different item fields."""
     columns = dataset.columns
-    differ = "item fields" if dataset.method == "reinforcement" else "answers"
+    differ = "item fields" if dataset.method == "reinforcement" else "completions"
     for rows in _group_rows(columns.prompt, columns.completion != 0):
         completions = len(set(columns.completion[rows].tolist()))
         if completions > 1:
@@ -121,10 +121,10 @@ def same_prompt(dataset: Dataset, context: Context) -> Iterator[Problem]:
     reason="One line prefers what another rejects, for the same prompt: their losses cancel.",
     source="Rafailov et al., Direct Preference Optimization (2023), equation 7",
     bad="A preferred to B in one line, B preferred to A in another",
-    good="one order for each pair of answers",
+    good="one order for each pair of completions",
 )
 def contradicting_preferences(dataset: Dataset, context: Context) -> Iterator[Problem]:
-    """Two lines have the same prompt and the same answers, the other way round."""
+    """Two lines have the same prompt and the same completions, the other way round."""
     columns = dataset.columns
     read = 0
     for rows in _group_rows(columns.prompt, columns.completion != 0):
@@ -177,7 +177,7 @@ def label_imbalance(dataset: Dataset, context: Context) -> Iterator[Problem]:
     (most, often), (least, seldom) = labels.most_common()[0], labels.most_common()[-1]
     if often >= 10 * seldom:
         description = (
-            f"has {len(labels):,} labels as answers: {quoted(most)} in {often / total:.0%}, "
+            f"has {len(labels):,} labels as completions: {quoted(most)} in {often / total:.0%}, "
             f"{quoted(least)} in {seldom / total:.1%} of the examples. Add examples of the rare ones."
         )
         yield Problem("", description)
@@ -192,11 +192,11 @@ def label_imbalance(dataset: Dataset, context: Context) -> Iterator[Problem]:
     needs=("hashes",),
     reason="Half of all examples teach the same words, regardless of the prompt.",
     source="OpenAI fine-tuning best practices: the answers in the data should be spread as they are in use",
-    bad='"I will forward this to a colleague." as the answer to 60% of the questions',
-    good="answers that depend on the question",
+    bad='"I will forward this to a colleague." as the completion of 60% of the questions',
+    good="completions that depend on the question",
 )
 def one_answer(dataset: Dataset, context: Context) -> Iterator[Problem]:
-    """Half of the examples or more have the same answer."""
+    """Half of the examples or more have the same completion."""
     import numpy as np
 
     completions = dataset.columns.completion[dataset.columns.completion != 0]
@@ -208,7 +208,7 @@ def one_answer(dataset: Dataset, context: Context) -> Iterator[Problem]:
         row = int(np.flatnonzero(dataset.columns.completion == values[counts.argmax()])[0])
         line = int(dataset.columns.line[row])
         description = (
-            f"has the answer that {often:,} of {len(completions):,} examples have ({often / len(completions):.0%})."
+            f"has the completion that {often:,} of {len(completions):,} examples have ({often / len(completions):.0%})."
         )
         yield Problem("", f"{description} Check whether the model should say it that often.", line=line)
 
@@ -331,11 +331,11 @@ _AS_AN_AI = re.compile(r"\b[Aa]s an? (?:AI|artificial intelligence|large languag
     ),
 )
 def refusal(text: str, context: Context) -> Iterator[Problem]:
-    """An answer declines, or speaks of itself as an AI model."""
+    """A completion declines, or speaks of itself as an AI model."""
     match = _REFUSAL.match(text) or _AS_AN_AI.search(text)
     if match:
         shown = quoted(text[match.start() : match.start() + 60])
-        detail = f"says {shown}: a refusal of another model. Write an answer, or leave the example out."
+        detail = f"says {shown}: a refusal of another model. Write a completion, or leave the example out."
         yield Problem("", detail, span=match.span())
 
 
@@ -368,17 +368,17 @@ _LEFT_BEHIND = re.compile(
     screen=pattern(rb'" ?(?:[Nn](?:ull|one|ULL|ONE|a[NnT]|AN|(?:\\?/)[Aa])|undefined|#[NVRD]|<NA>|\(null|\[object)'),
 )
 def literal_null(text: str, context: Context) -> Iterator[Problem]:
-    """An answer is the word for a missing value: null, None, NaN, undefined, N/A, [object Object]."""
+    """A completion is the word for a missing value: null, None, NaN, undefined, N/A, [object Object]."""
     if _LEFT_BEHIND.fullmatch(text):
         description = f"is {quoted(text)} and nothing else, which exports write for a missing value."
-        yield Problem("", f"{description} Write the answer, or remove the example.", span=(0, len(text)))
+        yield Problem("", f"{description} Write the completion, or remove the example.", span=(0, len(text)))
 
 
 # Groups
 
 
 def _labels(dataset: Dataset) -> Any:
-    """How often each label is the answer; empty where answers are not labels."""
+    """How often each label is the completion; empty where completions are not labels."""
     labels, others = dataset.tally.labels, dataset.tally.other_answers
     total = sum(labels.values()) + others
     few = max(2, min(50, total // 5))

@@ -65,7 +65,7 @@ def last_message_not_user(line: Line) -> Iterator[Problem]:
             )
             yield Problem(
                 f"{conversation.at}[{len(conversation.messages) - 1}].role",
-                f"is {role}; the model writes the answer. {hint}",
+                f"is {role}; the model writes the completion. {hint}",
             )
 
 

@@ -48,22 +48,21 @@ def leaked_example(splits: Splits, context: Context) -> Iterator[tuple[str, Prob
     kind="split",
     severity="warning",
     needs=("hashes",),
-    reason=f"{_WHY} Here only the answer differs.",
+    reason=f"{_WHY} Here only the completion differs.",
     source=_SOURCE,
     bad="a question in test.jsonl that train.jsonl answers in other words",
     good="other questions in test.jsonl than in train.jsonl",
 )
 def leaked_prompt(splits: Splits, context: Context) -> Iterator[tuple[str, Problem]]:
-    """The same prompt is trained on and measured, with another answer."""
+    """The same prompt is trained on and measured, with another completion."""
     import numpy as np
 
     for measured, training in _compared(splits):
         is_duplicate = np.isin(measured.columns.content, training.columns.content)
         for row, other in _same(measured.columns.prompt, training.columns.prompt):
             if not is_duplicate[row]:
-                description = (
-                    f"has the same prompt as {_place(training, other)}, with another answer. Keep a prompt in one file."
-                )
+                same = f"has the same prompt as {_place(training, other)}, with another completion."
+                description = f"{same} Keep a prompt in one file."
                 yield _problem(measured, row, description)
 
 

@@ -90,6 +90,26 @@ def template_token(text: str, context: Context) -> Iterator[Problem]:
         yield Problem("", detail, span=(start, start + len(token)))
 
 
+@rule(
+    "FTB111",
+    "image-mark",
+    kind="text",
+    severity="warning",
+    reason="Other trainers put an image where the mark stands; here the mark is text, and no image stands in its place.",
+    source="The formats of LLaVA, LLaMA-Factory and ms-swift: <image> in a text, beside a list of images",
+    bad=_line("<image>What is this?"),
+    good=_line("What is an image?"),
+    screen=pattern(rb"<image>"),
+)
+def image_mark(text: str, context: Context) -> Iterator[Problem]:
+    """A text holds <image>, the mark that other formats replace with an image."""
+    for match in _distinct(re.finditer("<image>", text)):
+        detail = (
+            "holds <image>, which is read as text. Put the image into the message as an image_url part, or remove it."
+        )
+        yield Problem("", detail, span=match.span())
+
+
 # Characters
 
 

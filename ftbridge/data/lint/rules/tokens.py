@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftbridge.data.lint.dataset import Dataset
-from ftbridge.data.lint.rule import Context, Problem, lines_of, rule
+from ftbridge.data.lint.rule import Context, Problem, lines_of, quoted, rule
+from ftbridge.data.lint.source import FileFacts
 from ftbridge.data.targets import longest_example
 
 _BEST = "OpenAI fine-tuning best practices: token limits per example; longer ones are cut at the end without an error"
@@ -23,7 +24,7 @@ _FEW = 20
     severity="warning",
     severities={"nebius": "info"},
     needs=("tokens",),
-    reason="Text beyond the limit is cut off without an error, and the answer is at the end.",
+    reason="Text beyond the limit is cut off without an error, and the completion is at the end.",
     source=_BEST,
     bad="an example of 70,000 tokens for gpt-4.1, which reads 65,536",
     good="the same conversation in two examples",
@@ -49,7 +50,7 @@ def example_over_limit(dataset: Dataset, context: Context) -> Iterator[Problem]:
                 f"{int(columns.target[row]) + 1:,}."
             )
         else:
-            description += ": the end of its last answer."
+            description += ": the end of its last completion."
         yield Problem("", f"{description} Shorten it, or split it in two.", line=int(columns.line[row]))
 
 
@@ -80,13 +81,13 @@ def unreadable(dataset: Dataset, context: Context) -> Iterator[Problem]:
     reason="A job without a single token to train on costs money and teaches nothing.",
     source="OpenAI supervised fine-tuning guide: the loss falls on assistant messages whose weight is not 0",
     bad="a file in which every assistant message has weight 0",
-    good="a file whose last answers are trained on",
+    good="a file whose last completions are trained on",
 )
 def nothing_trained(dataset: Dataset, context: Context) -> Iterator[Problem]:
     """No example of the file has a token that is trained on."""
     columns = dataset.columns
     if dataset.role != "test" and columns.tokens.any() and not columns.loss_tokens.any():
-        yield Problem("", "has no token to train on in any example. Give the last answers a weight of 1.")
+        yield Problem("", "has no token to train on in any example. Give the last completions a weight of 1.")
 
 
 @rule(
@@ -133,8 +134,8 @@ def unusual_length(dataset: Dataset, context: Context) -> Iterator[Problem]:
     needs=("tokens",),
     reason="All tokens are paid for in every epoch, but only the completions are learnt.",
     source="OpenAI pricing: training is charged by all tokens of the file",
-    bad="prompts of 5,000 tokens with answers of one word",
-    good="a prompt shortened to what the answer needs",
+    bad="prompts of 5,000 tokens with completions of one word",
+    good="a prompt shortened to what the completion needs",
 )
 def few_trained(dataset: Dataset, context: Context) -> Iterator[Problem]:
     """Less than one token in a hundred is trained on."""
@@ -154,14 +155,40 @@ def few_trained(dataset: Dataset, context: Context) -> Iterator[Problem]:
     needs=("tokens",),
     reason="A chat template writes only the keys that it knows; the model neither reads nor learns the others.",
     source="the model's own chat template, by which training on this machine writes examples",
-    bad="reasoning_content in every answer, for a model whose template has no reasoning",
+    bad="reasoning_content in every completion, for a model whose template has no reasoning",
     good="the reasoning in content, or a model whose template writes it",
 )
 def reasoning_not_written(dataset: Dataset, context: Context) -> Iterator[Problem]:
-    """The local model's chat template leaves out the reasoning of an answer to learn."""
+    """The local model's chat template leaves out the reasoning of a completion to learn."""
     for line, at in dataset.unwritten:
         description = f"is not written by the chat template of {dataset.counted_with}, so it is not learnt."
         yield Problem(at, f"{description} Put it into content, or train a model whose template writes it.", line=line)
+
+
+@rule(
+    "FTB206",
+    "unknown-model",
+    kind="file",
+    severity="info",
+    severities={"nebius": None, "local": None},
+    reason="Tokens are counted in the model's vocabulary, and examples are cut off at its limit; both are guessed here.",
+    source="OpenAI's fine-tuning guides, for the models that ftbridge knows",
+    bad="--model gpt-9",
+    good="--model gpt-4.1-mini",
+)
+def unknown_model(file: FileFacts, context: Context) -> Iterator[Problem]:
+    """The model that is named is not known."""
+    model = context.model
+    if not model or context.longest is not None or "/" in model or model.removeprefix("ft:").startswith(_KNOWN_MODELS):
+        return
+    description = (
+        f"is checked for {quoted(model)}, a model that ftbridge does not know: its limits are taken to be those"
+    )
+    yield Problem("", f"{description} of gpt-4.1. Check the name.")
+
+
+_KNOWN_MODELS = ("gpt-3.5", "gpt-35", "gpt-4", "gpt-5", "o1", "o3", "o4", "davinci", "babbage")
+"""How the names of hosted models begin whose vocabulary and limits are known."""
 
 
 def _limit(context: Context) -> int | None:

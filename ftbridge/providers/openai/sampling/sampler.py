@@ -57,6 +57,7 @@ class _Ask:
     failures: int = 0
     empty: int = 0
     sent_in: int = 0
+    sent_in_trouble: int = 0
     answers_at_first_failure: int | None = None
 
 
@@ -92,7 +93,7 @@ class ChatSampler:
             while waiting or flying:
                 while waiting and len(flying) < limit.now:
                     ask = waiting.popleft()
-                    ask.sent_in = limit.round
+                    ask.sent_in, ask.sent_in_trouble = limit.round, trouble.round
                     future = self._pool.submit(self._ask, ask)
                     flying[future] = ask
                     future.add_done_callback(ended.put)
@@ -113,7 +114,7 @@ class ChatSampler:
                     continue
                 if finished.kind == "later" and not limit.throttled(ask.sent_in):
                     continue
-                trouble.bear(ask, finished)
+                trouble.bear(ask, finished, completed)
             without = [_unanswered(ask, fault) for ask, fault in refused]
             if refused and not completed:
                 error = error_of(refused[0][1], f"generating completions with {self._model}", self._at.service)
@@ -171,16 +172,27 @@ class _Trouble:
         self._patience = Patience(at.service, f"generating completions with {model}")
         self._absences = 0
 
+    @property
+    def round(self) -> int:
+        """What an ask notes when it is sent."""
+        return self._patience.round
+
     def over(self) -> None:
         """An answer came."""
         self._patience.over()
         self._absences = 0
         self._fresh = False
 
-    def bear(self, ask: _Ask, fault: ServiceFault) -> None:
-        """Wait out a failure, or raise when waiting cannot help any more."""
+    def bear(self, ask: _Ask, fault: ServiceFault, completed: int) -> None:
+        """Wait out a failure, or raise when waiting cannot help any more.
+
+        A prompt that has failed while others were completed is under suspicion itself: it proves no outage.
+        """
         if not self._fresh or fault.kind not in ("missing", "lost"):
-            ask.failures = self._patience.bear(fault, ask.failures, _TRIED_AGAIN)
+            first = ask.answers_at_first_failure
+            ask.failures = self._patience.bear(
+                fault, ask.failures, _TRIED_AGAIN, ask.sent_in_trouble, counts=first is None or completed <= first
+            )
             return
         self._absences += 1
         if self._absences > FRESH_TRIES or self._patience.waited >= FRESH_TRIES * FRESH_SECONDS:

@@ -77,7 +77,7 @@ def test_a_prompt_with_different_answers_is_a_contradiction(tmp_path):
     documents = [chat("q", "yes"), chat("other", "no"), chat("q", "yes"), chat("q", "no")]
     [result] = in_file(tmp_path, documents, "FTB302")
     assert (result.line, result.severity) == (1, "warning")
-    assert "lines 3 and 4, with 2 different answers" in result.message
+    assert "lines 3 and 4, with 2 different completions" in result.message
     assert in_file(tmp_path, [chat("q", "yes", system="a"), chat("q", "no", system="b")], "FTB302") == []
 
 

@@ -16,7 +16,7 @@ def test_an_example_that_is_cut_says_whether_its_answer_is_lost(tmp_path):
     assert [(one.line, one.severity) for one in result] == [(1, "warning"), (2, "warning")]
     assert "70,012 tokens; OpenAI reads 65,536" in result[0].message
     assert "nothing is left of the completion that it trains on, which begins at token 70,008." in result[0].message
-    assert "the end of its last answer" in result[1].message
+    assert "the end of its last completion" in result[1].message
 
 
 @pytest.mark.parametrize(
