@@ -104,7 +104,7 @@ class Run:
         return write_report([self._run, *(other._run for other in others)], Path(out) if out else None)
 
     def cancel(self) -> None:
-        """Ask for the run to end for good."""
+        """Ask for the run and its job to end."""
         control.cancel(self._run)
 
     def pause(self) -> None:

@@ -301,7 +301,7 @@ class Provider(Protocol):
         ...
 
     def cancel(self, handle: JobHandle) -> None:
-        """Ask the job to end for good."""
+        """Ask the job to end."""
         ...
 
     def pause(self, handle: JobHandle) -> None:

@@ -89,6 +89,14 @@ def read_examples(
     return examples
 
 
+def read_line(document: object, method: Method, fields: FieldChoice) -> tuple[Example | None, list[str]]:
+    """One line of a file as `read_examples` takes it: its example, or None and what is wrong with it."""
+    examples: list[SourcedExample[Example]] = []
+    problems: list[str] = []
+    _Reading("", method, fields, examples, problems).take(1, document)
+    return examples[0].example if examples else None, [problem.removeprefix(":1 ") for problem in problems]
+
+
 def data_error(problems: Sequence[str], total: int | None = None) -> DataError:
     """One error for all problems of a dataset; the message shows the first 20 and counts the rest (of `total`, if given)."""
     total = total or len(problems)
@@ -125,9 +133,9 @@ class _Reading:
                 continue
             if (len(self.examples), len(self.problems)) == before:
                 _refuse_other_method(document, self.label, self.method)
-            self._one(line, document)
+            self.take(line, document)
 
-    def _one(self, line: int, document: object) -> None:
+    def take(self, line: int, document: object) -> None:
         at = f"{self.label}:{line}"
         try:
             example = parse_example(_in_shape(document, self.method, self.fields), self.method)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, BinaryIO
 from ftbridge.errors import FtbridgeError
 
 if TYPE_CHECKING:
-    from ftbridge.data.examples import Example
     from ftbridge.data.lint.rule import JSON, Context
 
 
@@ -52,13 +51,8 @@ def prepared_line(document: JSON, context: Context) -> PreparedLine:
 
     words = tuple(sorted({word for path in context.variables for word in re.findall(r"\w+", path)}))
     fields = formats.FieldChoice(keep=words, keep_item_fields=context.role == "test")
-    examples: list[formats.SourcedExample[Example]] = []
-    problems: list[str] = []
-    reading = formats._Reading("", context.method, fields, examples, problems)  # the code that a run applies to a line
-    reading._one(1, document)
-    if examples:
-        return PreparedLine(examples[0].example.document())
-    return PreparedLine(None, tuple(problem.removeprefix(":1 ") for problem in problems))
+    example, problems = formats.read_line(document, context.method, fields)
+    return PreparedLine(None if example is None else example.document(), tuple(problems))
 
 
 def file_records(stream: BinaryIO, path: str) -> FileRecords:
