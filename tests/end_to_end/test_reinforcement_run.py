@@ -156,6 +156,8 @@ def test_a_run_killed_anywhere_ends_with_the_same_weights_and_pays_no_question_t
     slow = threading.Event()
     if point == "mid grading":
         judge.before_answer = lambda count: slow.wait(30) if count >= 30 else None
+    elif point == "mid sampling":  # or the file is there for a few hundredths of a second
+        judge.before_answer = lambda count: slow.wait(0.3)
     driver = start("run", str(job), "--provider", "local", "--no-lint", cwd=tmp_path)
     wait_for(lambda: POINTS[point](home, judge), 240)
     kill_worker(run_folder(home))

@@ -121,7 +121,9 @@ def _beat(
     watches = [Watch(other, time.monotonic()) for other in others]
     signs, mine = Signs(), Report()
     look = acted = time.monotonic()
-    while not done.wait(BEAT_SECONDS):
+    pause = 0.0  # the first report at once: of a worker without one nobody knows whether it is stuck or loads libraries
+    while not done.wait(pause):
+        pause = BEAT_SECONDS
         now = time.monotonic()
         if now - look > SILENCE_SECONDS / 2:  # this process itself stood still: it knows nothing of the others
             acted = now

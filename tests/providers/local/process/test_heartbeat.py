@@ -7,9 +7,18 @@ import time
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from ftbridge.providers.local.process.activity import Activity, Signs
-from ftbridge.providers.local.process.heartbeat import IDLE_SECONDS, SILENCE_SECONDS, START_SECONDS, Report, Watch
+from ftbridge.providers.local.process.heartbeat import (
+    BEAT_SECONDS,
+    IDLE_SECONDS,
+    SILENCE_SECONDS,
+    START_SECONDS,
+    Report,
+    Watch,
+    watched,
+)
 
 LATE = IDLE_SECONDS + 1
 
@@ -70,6 +79,21 @@ def test_silence_comes_before_idleness_and_later_at_the_start() -> None:
     watch.see(Report(4, 1), Report(4, 1), 1.0)
     reason = watch.see(Report(4, 1), Report(9, 1), 2.0 + SILENCE_SECONDS)
     assert "has not reported for 25 s" in str(reason)
+
+
+def test_a_worker_reports_as_soon_as_it_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that gets stuck before its first report is given the five minutes in which libraries are loaded."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(store.port))
+    ended: list[str] = []
+    with watched(1, 2, ended.append):
+        began = time.monotonic()
+        while not store.check(["ftbridge/heartbeat/1"]):
+            assert time.monotonic() - began < BEAT_SECONDS / 2
+            time.sleep(0.01)
+    assert Report.decode(store.get("ftbridge/heartbeat/1")).beats == 1
+    assert not ended
 
 
 def test_a_worker_that_stood_still_itself_counts_from_new() -> None:
