@@ -23,7 +23,7 @@ from ftbridge.graders.calls import Calls
 from ftbridge.graders.formula import ArithmeticFailed
 from ftbridge.graders.python import PythonPolicy
 from ftbridge.graders.result import ErrorName, GraderResult, JudgeCall
-from ftbridge.spec.graders import Grader, MultiGrader, ScoreModelGrader, SingleGrader
+from ftbridge.spec.graders import Grader, MultiGrader, PythonGrader, ScoreModelGrader, SingleGrader
 
 _OF_THE_COMPLETION: frozenset[ErrorName] = frozenset(
     {"sample_parse_error", "truncated_observation_error", "invalid_variable_error"}
@@ -70,9 +70,11 @@ def width(grader: Grader) -> float:
     return grader.range[1] - grader.range[0] if isinstance(grader, ScoreModelGrader) else 1.0
 
 
-def share(grader: Grader, value: float) -> float:
-    """A reward as a share of what there is to earn: 0 at the lowest, 1 at the highest that the grader declares."""
-    return (value - lowest(grader)) / width(grader)
+def share(grader: Grader, value: float) -> float | None:
+    """A reward as a share of what there is to earn, 0 at the lowest and 1 at the highest; None of python and multi, whose
+    rewards have no limits that are declared.
+    """
+    return None if isinstance(grader, (PythonGrader, MultiGrader)) else (value - lowest(grader)) / width(grader)
 
 
 def reward(

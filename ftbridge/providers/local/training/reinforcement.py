@@ -280,15 +280,19 @@ class Practice:
         rewards = [one.reward for one in base if one.reward is not None]
         wide = width(self.settings.grader)
         if max(rewards) - min(rewards) <= SAME * wide:
-            earned = share(self.settings.grader, rewards[0])
+            grader = self.settings.grader
+            earned = share(grader, rewards[0])
+            part = "" if earned is None else f", {earned:.0%} of what there is to earn"
+            if earned is None:
+                hint = "The task is too easy or too hard for this model, or the grader ignores completions: change one of them."
+            elif earned > 0.5:
+                hint = "The task is too easy for this model, or the grader ignores the completions: make one of them harder."
+            else:
+                hint = "Use easier prompts, a grader that gives partial rewards, or supervised tuning first."
             raise TrainingFailed(
-                f"each of the base model's {len(rewards):,} completions earned {rewards[0]:g} ({earned:.0%} of what there is "
-                f"to earn by {self.settings.grader.name}), so there is nothing to learn from.",
-                hint=(
-                    "The task is too easy for this model, or the grader ignores the completions: make one of them harder."
-                    if earned > 0.5
-                    else "Use easier prompts, a grader that gives partial rewards, or supervised tuning first."
-                ),
+                f"each of the base model's {len(rewards):,} completions earned {rewards[0]:g} by {grader.name}{part}, so there "
+                "is nothing to learn from.",
+                hint=hint,
             )
         by_prompt: dict[int, list[float]] = {}
         for one in rollouts:

@@ -219,6 +219,18 @@ def test_base_completions_that_all_earn_the_same_are_refused_before_the_first_up
         source.collect(source.train[:3], 1)
 
 
+def test_a_grader_without_a_declared_scale_gets_no_share_of_it(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FTBRIDGE_ALLOW_PYTHON_GRADERS", "own")
+    grader = {"type": "python", "name": "own", "source": "def grade(sample, item):\n    return -3.0\n"}
+    source, _ = practice_cases.practice(tmp_path, model, practice_cases.request(grader))
+    source.begin(False)
+    with pytest.raises(TrainingFailed, match=r"earned -3 by own, so there") as error:
+        source.collect(source.train[:3], 1)
+    assert "too easy or too hard" in str(error.value.hint)
+
+
 def test_groups_without_differences_are_named_before_training(tmp_path: Path, model: Path) -> None:
     lines = [*practice_cases.rows(2, letter="no completion holds this"), *practice_cases.rows(1)]
     source, message = practice_cases.practice(tmp_path, model, practice_cases.request(), train=lines)
