@@ -67,6 +67,8 @@ def endpoint(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     served.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    monkeypatch.setattr(chat, "_takes_shape", {})  # an earlier endpoint may have had this port
+    monkeypatch.setattr(chat, "_given_up", set())
     monkeypatch.setenv("OPENAI_API_KEY", "sk-openai")
     monkeypatch.setenv("FTBRIDGE_JUDGE_API_KEY", "sk-judge")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
