@@ -118,12 +118,13 @@ def ours(_side: str, case: str, steps: int, precision: str) -> dict[str, float]:
     from ftbridge.providers.local.models.find import find_model
     from ftbridge.providers.local.models.fused import DropoutPool, fuse
     from ftbridge.providers.local.request import DpoRequest, LocalRequest
-    from ftbridge.providers.local.training.dpo import Preference, silence_dropout
+    from ftbridge.providers.local.training.dpo import Preference
     from ftbridge.providers.local.training.forward import Forward, prove
     from ftbridge.providers.local.training.loop import Trainer, _update
     from ftbridge.providers.local.training.optim import optimizer_for
     from ftbridge.providers.local.training.pairs import Pair, shares_prompts
     from ftbridge.providers.local.training.reference import ReferenceKey, with_reference
+    from ftbridge.providers.local.training.repeatable import silence_dropout
 
     rows = drawn(case, steps * PAIRS)
     base = find_model(MODEL)

@@ -18,6 +18,7 @@ from ftbridge.data.convert.convert import Converted
 from ftbridge.data.convert.convert import convert as convert_file
 from ftbridge.data.convert.recipe import Recipe
 from ftbridge.data.convert.shapes import Shape
+from ftbridge.data.lint import METHOD_ALIASES
 from ftbridge.data.lint.engine import Options, Role
 from ftbridge.data.lint.engine import lint as lint_files
 from ftbridge.data.lint.findings import LintReport
@@ -195,10 +196,10 @@ def lint(
         raise UsageError(f"{counts}.", hint="Give one role for each file.")
     _check_choice("target", target, get_args(TargetName))
     if method is not None:
-        _check_choice("method", method, tuple(_METHOD_NAMES))
+        _check_choice("method", method, (*METHODS, *METHOD_ALIASES))
     options = Options(
         target=target,
-        method=_METHOD_NAMES[method] if method is not None else None,
+        method=METHOD_ALIASES.get(method, method) if method is not None else None,  # type: ignore[arg-type]
         model=model,
         select=tuple(select),
         ignore=tuple(ignore),
@@ -206,13 +207,6 @@ def lint(
     )
     with with_counter(options) as counted:
         return lint_files(listed, counted, roles=named_roles)
-
-
-_METHOD_NAMES: dict[str, Method] = {
-    **{method: method for method in METHODS},
-    "sft": "supervised",
-    "rft": "reinforcement",
-}
 
 
 def _check_choice(argument: str, value: object, choices: Sequence[str]) -> None:

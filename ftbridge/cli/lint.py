@@ -15,6 +15,7 @@ import click
 
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import output_format, print_json, verbosity, verbosity_options
+from ftbridge.data.lint import METHOD_ALIASES
 from ftbridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ftbridge.data.lint.fix import FixReport
     from ftbridge.data.lint.rule import Rule
 
-METHODS = {"sft": "supervised", "rft": "reinforcement"}
 _BAR_FROM = 20_000_000
 """Bytes of a file from which a bar tells how far it is."""
 _TEXT_LIMIT = 100
@@ -41,7 +41,7 @@ def _words(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
 @click.argument("paths", metavar="FILE...", nargs=-1, type=click.Path(path_type=str))
 @click.option(
     "--method",
-    type=click.Choice(["supervised", "dpo", "reinforcement", *METHODS]),
+    type=click.Choice(["supervised", "dpo", "reinforcement", *METHOD_ALIASES]),
     help="Set the fine-tuning method. Detected by default.",
 )
 @click.option(
@@ -127,7 +127,7 @@ def command(
     limit = max_findings if max_findings is not None else config.max_findings
     options = Options(
         target=target or config.target or "openai",
-        method=METHODS.get(method, method) if method else config.method,  # type: ignore[arg-type]
+        method=METHOD_ALIASES.get(method, method) if method else config.method,  # type: ignore[arg-type]
         model=model or config.model,
         select=select or config.select,
         ignore=(*config.ignore, *ignore),

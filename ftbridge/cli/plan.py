@@ -9,9 +9,11 @@ import click
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, verbosity_options
 from ftbridge.errors import GateNotMet, LoweringRefused
+from ftbridge.planning.money import cannot_run
 from ftbridge.planning.plan import Plan, plan
 from ftbridge.prices import load_prices
 from ftbridge.spec import SpecFile
+from ftbridge.spec.lowering import allow_options
 
 
 @click.command(help=COMMANDS["plan"])
@@ -74,8 +76,7 @@ def _messages(result: Plan) -> str:
 
 def _how_to_go_on(result: Plan) -> str:
     """What to do about fields that a side refuses, each of which may be one that a run can be allowed to go without."""
-    refused = [field for side in result.lowering.values() for field in side.fields if field.outcome == "refused"]
-    waivable = [f"--allow {report.field}" for report in refused if report.waivable]
-    if len(waivable) < len(refused):
+    refused = [report for side in result.lowering.values() for report in side.refused]
+    if cannot_run(refused):
         return "Change the spec, or leave out the model of the side that refuses it."
-    return f"Change the spec, or run without those fields: ftbridge run SPEC {' '.join(dict.fromkeys(waivable))}"
+    return f"Change the spec, or run without those fields: ftbridge run SPEC {allow_options(refused)}"

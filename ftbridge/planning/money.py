@@ -12,7 +12,7 @@ from ftbridge.evaluation.items import Item
 from ftbridge.graders import judges_of, templates
 from ftbridge.prices import PriceList
 from ftbridge.spec.graders import Grader
-from ftbridge.spec.lowering import FieldReport
+from ftbridge.spec.lowering import FieldReport, allow_options
 
 STALE_DAYS = 180
 HOURS_A_MONTH = 730
@@ -116,9 +116,9 @@ def when_refused(money: Money, fields: Sequence[FieldReport]) -> Money:
     """The money of a side that refuses these fields: none, unless a run can be allowed to go on without all of them."""
     if not fields:
         return money
-    names = " ".join(f"--allow {report.field}" for report in fields)
     if not cannot_run(fields):
-        note = f"Refused as the spec stands. These figures are for a run without those fields: ftbridge run {names}"
+        run = f"ftbridge run {allow_options(fields)}"
+        note = f"Refused as the spec stands. These figures are for a run without those fields: {run}"
         return money.model_copy(update={"notes": [note, *money.notes]})
     note = f"No cost applies: the service refuses {', '.join(report.field for report in fields)}, so nothing can run there."
     return _unknown(money.prices_as_of, money.age_days, [note])

@@ -126,7 +126,7 @@ def plan_of(
     models: dict[Side, str | None] = {"openai": spec.model.openai, "local": spec.model.local}
     work = Workload(job)
     mappings = {name: job.map(name).lowering for name, model in models.items() if model is not None}
-    refused = {name: [] if name == allowed else list(_refused(mapping)) for name, mapping in mappings.items()}
+    refused = {name: [] if name == allowed else mapping.refused for name, mapping in mappings.items()}
     openai, local = None, None
     if spec.model.openai is not None:
         openai = plan_hosted(work, spec.model.openai, prices, today, refused["openai"])
@@ -160,10 +160,6 @@ def plan_of(
         gates=gates,
         ok=not gates,
     )
-
-
-def _refused(mapping: Lowering) -> Iterator[FieldReport]:
-    return (report for report in mapping.fields if report.outcome == "refused")
 
 
 def _without_money(local: Local) -> Local:

@@ -12,7 +12,7 @@ Nothing is dropped silently: `Lowering.complete` raises when a field of the spec
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SerializeAsAny
@@ -22,6 +22,8 @@ from ftbridge.spec.job import JobSpec
 from ftbridge.spec.sections import SpecModel
 
 Outcome = Literal["exact", "translated", "approximated", "refused", "unused"]
+Note = tuple[Outcome, Any, str]
+"""How a provider maps one field: the outcome, what is sent, and how or why."""
 
 
 class FieldReport(BaseModel):
@@ -84,13 +86,14 @@ class Lowering(BaseModel):
         assert not missing, f"provider {self.provider} does not report {', '.join(missing)}"
         return self
 
+    @property
+    def refused(self) -> list[FieldReport]:
+        """The fields that the provider refuses."""
+        return [report for report in self.fields if report.outcome == "refused"]
+
     def stop_if_refused(self, allowed: Collection[str] = ()) -> None:
         """Raise `LoweringRefused` when a refused field is not in `allowed`, or is one that no job can be without."""
-        refused = [
-            report
-            for report in self.fields
-            if report.outcome == "refused" and not (report.waivable and report.field in allowed)
-        ]
+        refused = [report for report in self.refused if not (report.waivable and report.field in allowed)]
         if not refused:
             return
         lines = "\n".join(f"  {report.field} = {report.requested!r}: {report.how}" for report in refused)
@@ -98,10 +101,39 @@ class Lowering(BaseModel):
         needed = [report.field for report in refused if not report.waivable]
         hint = "Change the spec."
         if waivable and not needed:
-            hint = f"Change the spec, or continue without them: {' '.join(f'--allow {field}' for field in waivable)}"
+            hint = f"Change the spec, or continue without them: {allow_options(refused)}"
         elif in_vain := sorted(set(needed) & set(allowed)):
             hint = f"Change the spec: no job can go on without {', '.join(in_vain)}, so --allow does not help."
         raise LoweringRefused(f"the {self.provider} provider cannot do what the spec asks:\n{lines}", hint=hint)
+
+
+def allow_options(reports: Iterable[FieldReport]) -> str:
+    """The options of `ftbridge run` that go on without these fields; each field once."""
+    return " ".join(dict.fromkeys(f"--allow {report.field}" for report in reports))
+
+
+def field_reports(
+    spec: JobSpec, note_of: Callable[[str, Any], Note], is_waivable: Callable[[str], bool]
+) -> list[FieldReport]:
+    """An entry for every field of a spec. `note_of(field, value)` says how it is mapped, `is_waivable(field)` whether a job
+    goes on without it where it is refused.
+    """
+    reports = []
+    for field, value in fields(spec):
+        outcome, sent, how = note_of(field, value)
+        waivable = outcome != "refused" or is_waivable(field)
+        reports.append(
+            FieldReport(
+                field=field, outcome=outcome, requested=_plain(value), sent=_plain(sent), how=how, waivable=waivable
+            )
+        )
+    return reports
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
 
 def fields(model: SpecModel, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from ftbridge.data.lint.engine import Linting, Options, lint
     from ftbridge.data.lint.findings import FileReport, Finding, LintReport
 
+METHOD_ALIASES = {"sft": "supervised", "rft": "reinforcement"}
+"""Other names of methods that the command and the SDK take."""
+
 __all__ = ["FileReport", "Finding", "LintReport", "Linting", "Options", "lint"]
 
 

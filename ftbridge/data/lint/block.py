@@ -214,15 +214,15 @@ class _Work:
             self._tell(index, self.checker.judge_trouble(parsed))
             return
         line = look(parsed.document, self.context, parsed.text)
-        self.tally.methods[kind_of_line(as_trained(line).document)] += 1
+        taught = as_trained(line)
+        self.tally.methods[kind_of_line(taught.document)] += 1
         if text_rules is None:
             text_rules = _unveiled(parsed.document, self.checker.text_rules)
         self._tell(index, self.checker.judge(line, parsed, text_rules))
-        line = as_trained(line)
-        if isinstance(line.document, dict):
+        if isinstance(taught.document, dict):
             self.tally.examples += 1
-            if self.rows and line.messages:  # what has no message is told line by line, and compares with nothing
-                self.rows.add_line(index + 1, self.starts[index], line, self.tally)
+            if self.rows and taught.messages:  # what has no message is told line by line, and compares with nothing
+                self.rows.add_line(index + 1, self.starts[index], taught, self.tally)
 
     def _tell(self, index: int, problems: Iterable[tuple[Rule, Problem]]) -> None:
         failed = False

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from ftbridge.providers.local.defaults import RATES, REFERENCE_WIDTH
 from ftbridge.providers.local.method_notes import (
-    Note,
     completions_of_a_prompt,
     preference_notes,
     reinforcement_notes,
@@ -14,7 +13,7 @@ from ftbridge.providers.local.method_notes import (
 from ftbridge.providers.local.request import DpoRequest, LocalRequest, ReinforcementRequest
 from ftbridge.providers.local.vllm import refusal
 from ftbridge.spec import JobSpec
-from ftbridge.spec.lowering import FieldReport, Lowering, fields
+from ftbridge.spec.lowering import Lowering, Note, field_reports, fields
 from ftbridge.spec.resolve import ResolvedSpec
 from ftbridge.spec.sections import LocalSpec, Quantization
 
@@ -40,19 +39,9 @@ def lower(resolved: ResolvedSpec) -> Lowering:
     spec = resolved.spec
     request = _request(spec)
     notes = _notes(spec, request)
-    reports = []
-    for field, spec_value in fields(spec):
-        outcome, note, how = notes.get(field) or _by_section(field, spec_value)
-        reports.append(
-            FieldReport(
-                field=field,
-                outcome=outcome,
-                requested=_plain(spec_value),
-                sent=_plain(note),
-                how=how,
-                waivable=outcome != "refused" or field in _WAIVABLE,
-            )
-        )
+    reports = field_reports(
+        spec, lambda field, value: notes.get(field) or _by_section(field, value), _WAIVABLE.__contains__
+    )
     return Lowering(provider="local", request=request, fields=reports).complete(spec)
 
 
@@ -310,9 +299,3 @@ def _quantization_reason(spec: JobSpec) -> str:
     return (
         "auto: nf4 for lora (QLoRA), on every machine" if spec.local.tuning == "lora" else "auto: none for full tuning"
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ftbridge.graders import judges_of
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.spec import JobSpec
 from ftbridge.spec.graders import PairwiseGrader, TextSimilarityGrader, parts_of
-from ftbridge.spec.lowering import Outcome, fields
+from ftbridge.spec.lowering import Note, fields
 
 GROUP = 8
 """Completions of a prompt at compute_multiplier 1: TRL's default; OpenAI publishes none."""
 MOST_COMPLETIONS = 64
-Note = tuple[Outcome, Any, str]
 
 
 def preference_notes(spec: JobSpec, request: LocalRequest) -> dict[str, Note]:

@@ -9,7 +9,7 @@ from ftbridge.providers.openai.jobs import reward
 from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.targets import TARGETS, Target
 from ftbridge.spec import JobSpec
-from ftbridge.spec.lowering import FieldReport, Lowering, Outcome, fields
+from ftbridge.spec.lowering import Lowering, Note, field_reports
 from ftbridge.spec.resolve import ResolvedSpec
 from ftbridge.spec.sections import DpoSpec
 
@@ -34,8 +34,6 @@ _NEBIUS = {
 _NEEDED = frozenset({"method", "model.openai", "openai.grader", "data.test"})
 """Fields that no job can be without where they are refused."""
 
-Note = tuple[Outcome, Any, str]
-
 
 def lower(resolved: ResolvedSpec) -> Lowering:
     """The service's request, and an entry for every field of the spec."""
@@ -49,19 +47,11 @@ def lower(resolved: ResolvedSpec) -> Lowering:
         | _local_notes(spec, target)
         | _run_notes(spec)
     )
-    reports = []
-    for field, spec_value in fields(spec):
-        outcome, note, how = notes.get(field) or _plainly(field, spec_value, why.get(field, ""))
-        reports.append(
-            FieldReport(
-                field=field,
-                outcome=outcome,
-                requested=_json(spec_value),
-                sent=_json(note),
-                how=how,
-                waivable=outcome != "refused" or field not in _NEEDED,
-            )
-        )
+    reports = field_reports(
+        spec,
+        lambda field, value: notes.get(field) or _plainly(field, value, why.get(field, "")),
+        lambda field: field not in _NEEDED,
+    )
     refused = {report.field for report in reports if report.outcome == "refused"}
     request = _request(spec, target, refused, resolved.planned("n_epochs"))
     return Lowering(provider="openai", request=request, fields=reports).complete(spec)
@@ -315,9 +305,3 @@ def _given(spec: JobSpec) -> dict[str, Any]:
 def _wandb(integration: dict[str, Any]) -> dict[str, Any]:
     kind = integration.pop("type")
     return {"type": kind, kind: {key: value for key, value in integration.items() if value != []}}
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_json(item) for item in value]
-    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 import ftbridge
 from ftbridge.cli.convert import command
-from ftbridge.cli.lint import METHODS
 from ftbridge.data.convert.convert import Converted, convert
 from ftbridge.data.convert.recipe import Recipe
+from ftbridge.data.lint import METHOD_ALIASES
 from ftbridge.data.prepare import prepare
 from ftbridge.errors import DataError, FtbridgeError, UsageError
 from ftbridge.spec import JobSpec
@@ -53,7 +53,7 @@ def test_lint_refuses_an_argument_that_is_none_of_its_choices(tmp_path, argument
     assert "Use one of" in (refused.value.hint or "")
 
 
-@pytest.mark.parametrize("method", ["supervised", "dpo", "reinforcement", *METHODS])
+@pytest.mark.parametrize("method", ["supervised", "dpo", "reinforcement", *METHOD_ALIASES])
 def test_lint_takes_every_method_that_the_command_takes(tmp_path, method):
     (tmp_path / "bad.jsonl").write_text("{}\n")
     assert not ftbridge.lint(tmp_path / "bad.jsonl", method=method).ok

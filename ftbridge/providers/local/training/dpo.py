@@ -42,7 +42,6 @@ from ftbridge.providers.local.training.forward import Forward
 from ftbridge.providers.local.training.objective import Sums
 from ftbridge.providers.local.training.pairs import Pair
 from ftbridge.providers.local.training.repeatable import Rounding, rounding
-from ftbridge.providers.local.training.repeatable import silence_dropout as silence_dropout  # benchmarks/preferences.py
 
 DEVIATIONS = 5.0
 """Standard deviations of rounding that the first step may be off."""
