@@ -26,16 +26,20 @@ class Activity:
         self.entered = 0
         self.waits_inside = False
         self._outside = 0
+        self._of_thread = threading.local()
         self._lock = threading.Lock()
 
     @contextmanager
     def exchange(self) -> Iterator[None]:
-        """One exchange with the other workers."""
+        """One exchange with the other workers. Within a wait outside it is none: this thread waits for a worker now."""
         self.entered += 1
         self.waits_inside = True
+        depth = getattr(self._of_thread, "outside", 0)
+        self._add(-depth)
         try:
             yield
         finally:
+            self._add(depth)
             self.waits_inside = False
 
     @contextmanager
@@ -43,13 +47,17 @@ class Activity:
         """A wait for something other than a worker: a judge, a download, a lock, large files on storage whose waits the kernel
         does not show as those of a disk (FUSE). It may take any time.
         """
-        with self._lock:
-            self._outside += 1
+        self._add(1)
         try:
             yield
         finally:
-            with self._lock:
-                self._outside -= 1
+            self._add(-1)
+
+    def _add(self, waits: int) -> None:
+        """Count waits outside of this thread."""
+        self._of_thread.outside = getattr(self._of_thread, "outside", 0) + waits
+        with self._lock:
+            self._outside += waits
 
     @property
     def waits_outside(self) -> bool:

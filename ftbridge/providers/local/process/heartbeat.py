@@ -9,8 +9,8 @@ A worker that was killed ends the job at once, by torchrun. Three more ways to g
     nobody shows any sign      one is stuck inside an exchange, of ours or of a library: only the main worker sees them all
 
 The one that sees it says so in the log and ends; torchrun ends the rest. Clocks of machines are never compared: each worker
-measures, by its own, how long a figure has not changed. A worker that computes without end looks like one that works: only the
-limit of an exchange ends that (`parallel.TIMEOUT`).
+measures, by its own, how long a figure has not changed. A worker that computes without end looks like one that works, and one
+that hangs in a save like one whose storage is slow: only the limit of an exchange ends these (`parallel.TIMEOUT`).
 """
 
 from __future__ import annotations

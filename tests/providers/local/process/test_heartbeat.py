@@ -134,6 +134,31 @@ def test_computing_and_deliberate_waits_are_signs_and_sleeping_is_none() -> None
     assert signs.look() == before + 1
 
 
+def test_an_exchange_within_a_wait_outside_is_no_wait_outside() -> None:
+    """A worker that waits for another to save is no sign of life; another thread's wait for a judge is one."""
+    activity = Activity()
+    with activity.outside():
+        with activity.outside(), activity.exchange():
+            assert not activity.waits_outside
+            judge = threading.Event()
+            ends = threading.Event()
+
+            def ask() -> None:
+                with activity.outside():
+                    judge.set()
+                    ends.wait(10)
+
+            thread = threading.Thread(target=ask)
+            thread.start()
+            assert judge.wait(10)
+            assert activity.waits_outside
+            ends.set()
+            thread.join()
+            assert not activity.waits_outside
+        assert activity.waits_outside
+    assert not activity.waits_outside
+
+
 def test_a_thread_that_waits_for_a_disk_is_a_sign(tmp_path: Path) -> None:
     """A kernel's list of threads, one of which is in fsync; another has an odd name, a third ends while it is read."""
     for name, line in {"1": "1 (python) S 0 1", "2": "2 (a) D x) S 0 1", "3": ""}.items():

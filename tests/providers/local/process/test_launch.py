@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,8 @@ EPOCHS = 24
 """120 steps, of which a fast machine does fifty in a second: the job has to be at work when it is interrupted."""
 ENDLESS = 2000
 """For a job that is stopped and not resumed."""
+LONG_EPOCH = 80
+"""Steps of an epoch of which few are beside a checkpoint."""
 
 
 def handle_of(job: Job) -> JobHandle:
@@ -143,13 +145,25 @@ def change(job: Job, **changes: Any) -> None:
 
 
 @pytest.fixture
-def job(request: pytest.FixtureRequest, tmp_path: Path, tiny_model_dir: Path) -> Iterator[Job]:
-    changes = {"local.workers": 2, "local.sharding": getattr(request, "param", "ddp"), "hyperparameters.n_epochs": EPOCHS, "local.lora.dropout": 0.0, "local.device": "cpu",
-               "hyperparameters.learning_rate_multiplier": 5}  # fmt: skip
-    job = submitted_job(tmp_path / "several", tiny_model_dir, **changes)
-    yield job
-    for process in workers_of(job).values():
-        process.kill()
+def start_job(tmp_path: Path, tiny_model_dir: Path) -> Iterator[Callable[..., Job]]:
+    """Submits a job of two workers; what is left of its workers is killed."""
+    jobs = []
+
+    def submit(sharding: str, **changes: Any) -> Job:
+        settings = {"local.workers": 2, "local.sharding": sharding, "local.lora.dropout": 0.0, "local.device": "cpu",
+                    "hyperparameters.learning_rate_multiplier": 5}  # fmt: skip
+        jobs.append(submitted_job(tmp_path / "several", tiny_model_dir, **{**settings, **changes}))
+        return jobs[-1]
+
+    yield submit
+    for job in jobs:
+        for process in workers_of(job).values():
+            process.kill()
+
+
+@pytest.fixture
+def job(request: pytest.FixtureRequest, start_job: Callable[..., Job]) -> Job:
+    return start_job(getattr(request, "param", "ddp"), **{"hyperparameters.n_epochs": EPOCHS})
 
 
 @pytest.mark.slow
@@ -202,14 +216,17 @@ STUCK = "(has not reported|has done nothing|has done anything) for [0-9]+ s"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("job", "victim"), [("ddp", 1), ("ddp", 0), ("fsdp2", 1)], indirect=["job"])
-def test_a_worker_that_lives_but_gets_stuck_ends_the_job_within_a_minute(job: Job, victim: int) -> None:
+@pytest.mark.parametrize(("sharding", "victim"), [("ddp", 1), ("ddp", 0), ("fsdp2", 1)])
+def test_a_worker_that_lives_but_gets_stuck_ends_the_job_within_a_minute(
+    sharding: str, victim: int, start_job: Callable[..., Job]
+) -> None:
     """Its main thread alone is stopped: its heartbeat goes on, as beside a hung call, unless that holds Python's lock."""
+    job = start_job(sharding, train=LONG_EPOCH * 5, **{"local.evals_per_epoch": 1})
     provider, handle = LocalProvider(), handle_of(job)
     change(job, n_epochs=ENDLESS)
     provider.resume(handle)
     wait(lambda: len(steps_of(job)) >= 2, 200)
-    with stopped_thread(workers_of(job)[victim].pid):
+    with stopped_between_checkpoints(job, workers_of(job)[victim].pid):
         wait(lambda: re.search(STUCK, job.log_path.read_text()), 50)
     wait(lambda: provider.poll(handle).state == "failed", 25)
     error = provider.poll(handle).error
@@ -217,6 +234,19 @@ def test_a_worker_that_lives_but_gets_stuck_ends_the_job_within_a_minute(job: Jo
     assert error.kind == "worker_died"
     assert re.search(STUCK, error.message)
     wait(lambda: not workers_of(job), 30)
+
+
+@contextlib.contextmanager
+def stopped_between_checkpoints(job: Job, thread: int) -> Iterator[None]:
+    """A worker's main thread stopped in the middle of an epoch: one that saves may wait for its disk for any time."""
+    for _ in range(50):
+        with stopped_thread(thread):
+            time.sleep(1.0)  # what the others have to report is in the journal
+            if 5 < steps_of(job)[-1]["step"] % LONG_EPOCH < LONG_EPOCH - 5:
+                yield
+                return
+        time.sleep(0.2)
+    pytest.fail("each time it was beside a checkpoint")
 
 
 @contextlib.contextmanager
