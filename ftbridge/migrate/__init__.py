@@ -8,6 +8,7 @@ folder.py     the folder, its journal and its lock       objects.py stored.py ac
 client.py     requests with one key                      limits.py    rate limits as headers state them
 listing.py    pages of lists, resumable                  loading.py   the inventory, read from the folder
 inventory.py  download.py  status.py                     the steps that save things
+manifest.py   the files, and what was downloaded         lint_files.py  what the linter finds in them
 record.py     what a tuned model returns                 items.py recording.py completing.py forecast.py live.py batched.py
 retrain.py    a job spec from its jobs, and a run        prove.py agreement.py proof_page.py   the replacement against it
 """
@@ -22,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ftbridge.migrate.account import Inventory as Inventory
     from ftbridge.migrate.account import TunedModel as TunedModel
-    from ftbridge.migrate.download import Manifest as Manifest
     from ftbridge.migrate.download import download as download
     from ftbridge.migrate.folder import Migration as Migration
     from ftbridge.migrate.folder import migrations as migrations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ftbridge.migrate.loading import load_inventory as load_inventory
     from ftbridge.migrate.loading import local_file as local_file
     from ftbridge.migrate.loading import stored_completions as stored_completions
+    from ftbridge.migrate.manifest import Manifest as Manifest
     from ftbridge.migrate.objects import Job as Job
     from ftbridge.migrate.prove import Proof as Proof
     from ftbridge.migrate.prove import prove as prove
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "Inventory": "ftbridge.migrate.account",
     "Job": "ftbridge.migrate.objects",
-    "Manifest": "ftbridge.migrate.download",
+    "Manifest": "ftbridge.migrate.manifest",
     "Migration": "ftbridge.migrate.folder",
     "Proof": "ftbridge.migrate.prove",
     "Recorded": "ftbridge.migrate.record",

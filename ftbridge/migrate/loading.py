@@ -76,6 +76,11 @@ class Saved:
     note: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it was downloaded and is still in the folder."""
+        return self.path is not None and self.path.exists()
+
 
 def saved_files(migration: Migration) -> dict[str, Saved]:
     """The state of each file to download, by id, from the journal alone."""

@@ -39,7 +39,8 @@ from ftbridge.runs import store
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec, SpecFile
 from ftbridge.spec import load as load_spec
-from ftbridge.spec.from_openai import JobField, fields_after, spec_from_job, unknown_fields
+from ftbridge.spec.from_openai import fields_after, spec_from_job
+from ftbridge.spec.job_object import JobField, unknown_fields
 
 TERMS = (
     "Recorded completions become training data. The service's terms may not allow its output to train other models: read them, "

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ftbridge.migrate.download import Manifest, ManifestFile
+from ftbridge.migrate.manifest import Manifest, ManifestFile
 from ftbridge.migrate.status import Asset, Status
 from ftbridge.migrate.summary import (
     InventorySummary,

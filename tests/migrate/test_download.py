@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from ftbridge.errors import DiskFull, UsageError
-from ftbridge.migrate import download as module
-from ftbridge.migrate.download import Manifest, download, forecast, read_manifest
+from ftbridge.migrate.download import download, forecast
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.inventory import take_inventory
 from ftbridge.migrate.loading import load_inventory, local_file, stored_completions
+from ftbridge.migrate.manifest import Manifest, ManifestFile, read_manifest
 from ftbridge.server import Simulator, simulating
 from support.acme_account import BILLING, TRIAGE, acme
 
@@ -27,7 +27,7 @@ def ready(service: Simulator, *keys: str) -> Migration:
     return migration
 
 
-def entry(manifest: Manifest, id: str) -> module.ManifestFile:
+def entry(manifest: Manifest, id: str) -> ManifestFile:
     return next(one for one in manifest.files if one.id == id)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ftbridge.errors import SpecError
-from ftbridge.spec.from_openai import JobField, spec_from_job, tuned_name, unknown_fields
+from ftbridge.spec.from_openai import spec_from_job
+from ftbridge.spec.job_object import JobField, tuned_name, unknown_fields
 
 _NAMES = """
 id created_at error.code error.message error.param fine_tuned_model finished_at model object organization_id result_files status

@@ -18,7 +18,7 @@ from ftbridge.providers.local.request import LocalRequest
 from ftbridge.runner.summary import read_lowering
 from ftbridge.runs import store
 from ftbridge.server.local.sampled import SampledRun
-from ftbridge.spec.from_openai import tuned_name
+from ftbridge.spec.job_object import tuned_name
 
 _PREFIX = "run:"
 
