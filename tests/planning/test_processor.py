@@ -160,6 +160,21 @@ def test_a_measurement_that_fails_is_told_and_tried_again(tmp_path: Path, monkey
     assert not (tmp_path / "products.json").exists()
 
 
+def test_a_short_product_is_counted_for_the_time_of_all_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel counts what a thread does on another processor at its ticks alone, here every 10 ms."""
+    from ftbridge.providers.local.process import products as measurement
+
+    used = 0.0
+
+    def act() -> None:
+        nonlocal used
+        used += 0.001
+
+    monkeypatch.setattr(measurement.time, "process_time", lambda: used + math.floor(used / 0.01) * 0.01)
+    monkeypatch.setattr(measurement.sys, "platform", "linux")
+    assert measurement._seconds(act, 2) == pytest.approx(0.001, rel=0.15)
+
+
 @pytest.mark.slow
 def test_this_machine_is_measured_once_and_the_figures_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

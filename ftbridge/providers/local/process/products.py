@@ -29,8 +29,10 @@ ROWS = 512
 """Tokens of a product."""
 ELEMENTS = 1 << 20
 """Numbers of an elementwise operation: more than fit the caches next to the processor."""
-_SECONDS = 0.1
-"""For one figure, three tries at least."""
+_TRIES, _TRY = 3, 0.04
+"""Tries for one figure, and seconds of one, of every thread: the kernel counts the time of threads on other processors at its
+ticks, up to 10 ms late, so a product alone would be counted for as little as half.
+"""
 _SLOWEST = 0.2
 """Seconds of a product after which wider ones are left out: from there on the rate hardly changes."""
 
@@ -60,13 +62,20 @@ def measure(precision: Literal["auto", "bf16", "fp16", "fp32"]) -> dict[str, obj
 def _seconds(act: Callable[[], object], threads: int) -> float:
     """Seconds of the fastest try, as if every thread had a processor to itself."""
     clock, parts = (time.perf_counter, 1) if sys.platform == "darwin" else (time.process_time, threads)
-    act()
-    best, began, tries = math.inf, clock(), 0
-    while tries < 3 or clock() - began < _SECONDS * parts:
+
+    def spent(count: int) -> float:
         start = clock()
-        act()
-        best, tries = min(best, clock() - start), tries + 1
-    return max(best / parts, 1e-9)
+        for _ in range(count):
+            act()
+        return clock() - start
+
+    act()
+    count, used = 1, spent(1)
+    while used < _TRY * parts:
+        count = math.ceil(count * min(8.0, 1.2 * _TRY * parts / max(used, 1e-6)))
+        used = spent(count)
+    best = min(used, *(spent(count) for _ in range(_TRIES - 1)))
+    return max(best / count / parts, 1e-9)
 
 
 if __name__ == "__main__":
