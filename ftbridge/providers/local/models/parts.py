@@ -34,3 +34,20 @@ def use_own_attention(model: Any) -> None:
 def keeps_logits(model: Any) -> bool:
     """Whether the model's forward makes the logits of chosen positions only."""
     return "logits_to_keep" in inspect.signature(causal(model).forward).parameters
+
+
+def recompute_activations(model: Any) -> None:
+    """Compute activations again in the backward pass, where they are not kept.
+
+    transformers has two names for it: `gradient_checkpointing_enable` goes with version 6.
+    """
+    options = {"use_reentrant": False}
+    if hasattr(causal(model), "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+
+def recomputes_activations(model: Any) -> bool:
+    """Whether any layer's activations are computed again."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in causal(model).modules())

@@ -22,6 +22,7 @@ from ftbridge.providers.local.models import footprint, load, sharding
 from ftbridge.providers.local.models.device import Device, is_out_of_memory
 from ftbridge.providers.local.models.fused import DropoutPool, fuse
 from ftbridge.providers.local.models.memory import PassPlan, agreed, job_of, plan_pass, require_free
+from ftbridge.providers.local.models.parts import recompute_activations
 from ftbridge.providers.local.models.sizes import shape_of
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training.forward import Forward, prove
@@ -171,7 +172,7 @@ def _proved(adapted: _Adapted, passes: PassPlan, inputs: BuildInputs) -> Built:
     """With the way to run it that is proved on examples."""
     model = adapted.model
     if passes.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(model)
     model.train()
     inputs.quiet(model)
     forward = prove(

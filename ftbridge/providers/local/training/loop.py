@@ -28,6 +28,7 @@ from torch.distributed.tensor import DTensor
 from ftbridge.errors import OutOfMemory, TrainingFailed
 from ftbridge.providers.local.data.batches import Unit, evaluation_steps, steps_of_epoch
 from ftbridge.providers.local.models.device import Device, is_out_of_memory
+from ftbridge.providers.local.models.parts import recompute_activations, recomputes_activations
 from ftbridge.providers.local.models.threads import Threads
 from ftbridge.providers.local.process.activity import ACTIVITY
 from ftbridge.providers.local.request import LocalRequest
@@ -189,8 +190,8 @@ def _shrink(trainer: Trainer, batch: Sequence[Unit], error: str) -> None:
         trainer.reporter.message(
             f"memory ran out; micro-batches are reduced to {trainer.max_tokens_per_microbatch:,} tokens", "warn"
         )
-    elif not getattr(model, "is_gradient_checkpointing", False):
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    elif not recomputes_activations(model):
+        recompute_activations(model)
         trainer.reporter.message("memory ran out; activations are recomputed from now on", "warn")
     else:
         raise OutOfMemory(

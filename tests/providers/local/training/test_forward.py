@@ -13,6 +13,7 @@ from ftbridge.providers.local.data.batches import Encoded
 from ftbridge.providers.local.models import attention, load
 from ftbridge.providers.local.models.device import Device
 from ftbridge.providers.local.models.fused import DropoutPool, fuse, unfuse
+from ftbridge.providers.local.models.parts import recompute_activations
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training.forward import TOLERANCE, Forward, prove
 from ftbridge.providers.local.training.objective import SUPERVISED, measure
@@ -188,7 +189,7 @@ def test_recomputed_activations_give_the_same_gradient(base_model_dir: Path) -> 
     fuse(model, load.FrozenWeights(False, torch.float32).weight_of, pool)
     forward = prove(Forward(model, where, "plain", autocast=False, pool=pool), examples(), packing=True)
     before = gradients(forward, examples())
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    recompute_activations(model)
     torch.testing.assert_close(gradients(forward, examples()), before, rtol=1e-4, atol=1e-5)
 
 

@@ -18,6 +18,7 @@ from ftbridge.errors import ModelUnavailable
 from ftbridge.providers.local.data.prompts import encode_prompts
 from ftbridge.providers.local.models import load
 from ftbridge.providers.local.models.find import LocalModel
+from ftbridge.providers.local.models.parts import recompute_activations
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training import checkpoint, loop
 from ftbridge.providers.local.training.checkpoint import TrainingState
@@ -96,7 +97,7 @@ def test_activations_are_still_recomputed_and_gradients_the_same_with_and_withou
         model, layers = model_of(family), list[str]()
         make_repeatable(forward_of(model), ONE)
         if recomputed:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            recompute_activations(model)
             for module in model.modules():
                 if "_gradient_checkpointing_func" in vars(module):
                     module._gradient_checkpointing_func = _counted(module._gradient_checkpointing_func, layers)
