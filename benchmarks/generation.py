@@ -9,11 +9,11 @@ The built-in model (SmolLM2-135M-Instruct), the same 16-bit weights and token id
     example    the 90 test items of support-triage, up to their end of turn
     rollouts   4 prompts, 8 samples of each at temperature 1, 48 tokens
     server     one client, then 32, against the engine's own time per token
-    precision  how many completions in bf16 differ alone from those in a batch, and in fp32
+    precision  how many completions in bf16 differ alone from those in a batch, and in fp32; --adapter takes a tuned model
 
 llama.cpp runs where `xllamacpp` is installed (pip install xllamacpp gguf), as its server does: a slot for each completion,
-prompts cached. All sides are in this process, so that processor seconds, which other processes disturb less, can be counted
-too. The one-by-one loop is measured on the first four items.
+prompts cached, in a process of its own; the other sides share this one. Processor seconds, which other programs disturb less,
+are counted too. The one-by-one loop is measured on the first four items.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from ftbridge.providers.local.models.find import find_model
 EXAMPLE = Path(__file__).parent.parent / "examples" / "support-triage"
 MODEL = "smollm2-135m-instruct"
 WORK = ["short", "long", "example", "rollouts"]
+KINDS = [*WORK, "server", "precision"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Work:
 
 
 class Sides:
-    """The model and what runs it; each side returns how many tokens it generated."""
+    """The model and what runs it. Each side returns how many tokens it generated; one in another process, its seconds too."""
 
     def __init__(self, dtype: torch.dtype, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -115,35 +117,60 @@ class Sides:
     def _ending(self, work: Work) -> dict[str, Any]:
         return {"eos_token_id": self.end} if work.ends else {"eos_token_id": None}
 
-    def llama_cpp(self, work: Work) -> int:
-        """llama.cpp's server in this process, all prompts at once."""
-        server = self._llama or self._start_llama_cpp()
+    def llama_cpp(self, work: Work) -> tuple[int, float]:
+        """llama.cpp's server, all prompts at once: tokens, and seconds of processors."""
+        if self._llama is None:
+            write_gguf(self.path, self._folder / "model.gguf")
+            command = [sys.executable, __file__, "--llama-cpp", str(self._folder / "model.gguf")]
+            self._llama = subprocess.Popen(
+                [*command, "--threads", str(torch.get_num_threads())],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            )  # fmt: skip
+        assert self._llama.stdin is not None
+        assert self._llama.stdout is not None
+        self._llama.stdin.write(json.dumps(asdict(work)) + "\n")
+        self._llama.stdin.flush()
+        lines = iter(self._llama.stdout.readline, "")
+        tokens, seconds = json.loads(
+            next(line for line in lines if line.startswith("["))
+        )  # it prints words of its own too
+        return tokens, seconds
 
-        def complete(ids: list[int]) -> int:
-            wanted = {
-                "prompt": ids, "n_predict": work.tokens, "temperature": work.temperature, "cache_prompt": True,
-                "ignore_eos": not work.ends, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
-            }  # fmt: skip
-            answer = server.handle_completions(wanted)
-            answer = json.loads(answer) if isinstance(answer, str) else answer
-            return int(
-                answer["tokens_predicted"] if "tokens_predicted" in answer else answer["usage"]["completion_tokens"]
-            )
+    def close(self) -> None:
+        """End llama.cpp's process."""
+        if self._llama is not None:
+            self._llama.communicate("")
 
+
+def serve_llama_cpp(path: Path, threads: int) -> None:
+    """llama.cpp's server in this process: works come in as lines of JSON, tokens and processor seconds go out.
+
+    A process of its own: with the wheel loaded, torch's threads in the same process ran at three quarters of their speed.
+    """
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_parallel, params.n_ctx, params.kv_unified, params.warmup = 32, 32 * 512, True, True
+    params.n_batch = params.n_ubatch = 2048
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.port, params.verbosity = 0, 0
+    server = xllamacpp.Server(params)
+
+    def complete(work: Work, ids: list[int]) -> int:
+        wanted = {
+            "prompt": ids, "n_predict": work.tokens, "temperature": work.temperature, "cache_prompt": True,
+            "ignore_eos": not work.ends, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
+        }  # fmt: skip
+        answer = server.handle_completions(wanted)
+        answer = json.loads(answer) if isinstance(answer, str) else answer
+        return int(answer["tokens_predicted"] if "tokens_predicted" in answer else answer["usage"]["completion_tokens"])
+
+    for line in sys.stdin:
+        work, used = Work(**json.loads(line)), time.process_time()
         with ThreadPoolExecutor(32) as pool:
-            return sum(pool.map(complete, work.prompts))
-
-    def _start_llama_cpp(self) -> Any:
-        import xllamacpp
-
-        params = xllamacpp.CommonParams()
-        params.model.path = str(write_gguf(self.path, self._folder / "model.gguf"))
-        params.n_parallel, params.n_ctx, params.kv_unified, params.warmup = 32, 32 * 512, True, True
-        params.n_batch = params.n_ubatch = 2048
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
-        params.port, params.verbosity = 0, 0
-        self._llama = xllamacpp.Server(params)
-        return self._llama
+            tokens = sum(pool.map(partial(complete, work), work.prompts))
+        print(json.dumps([tokens, time.process_time() - used]), flush=True)
 
 
 def write_gguf(source: Path, target: Path) -> Path:
@@ -210,7 +237,7 @@ def works(tokenizer: Any) -> dict[str, Work]:
 
 def compare(sides: Sides, name: str, work: Work, repeat: int, left_out: list[str]) -> None:
     """Measure one kind of work on all sides, and print its table."""
-    runs: dict[str, Callable[[Work], int]] = {
+    runs: dict[str, Callable[[Work], int | tuple[int, float]]] = {
         "engine": sides.ours, "transformers, batched": sides.batched, "transformers, one by one": sides.one_by_one,
     }  # fmt: skip
     try:
@@ -230,9 +257,11 @@ def compare(sides: Sides, name: str, work: Work, repeat: int, left_out: list[str
         fresh = replace(work, prompts=[[1_000 + number, *ids] for ids in work.prompts])
         for side, run in runs.items():
             began, used = time.monotonic(), time.process_time()
-            tokens = run(fresh)
-            speeds[side].append(tokens / (time.monotonic() - began))
-            costs[side].append(tokens / (time.process_time() - used))
+            result = run(fresh)
+            seconds, here = time.monotonic() - began, time.process_time() - used
+            tokens, elsewhere = result if isinstance(result, tuple) else (result, 0.0)
+            speeds[side].append(tokens / seconds)
+            costs[side].append(tokens / (here + elsewhere))
             line = f"{speeds[side][-1]:.0f} tokens/s, {costs[side][-1]:.0f} a processor second"
             print(f"{name} {side}: {line}", file=sys.stderr, flush=True)
     print(f"\n{name}, load {os.getloadavg()[0]:.1f}\n")
@@ -248,16 +277,27 @@ def _ratio(ours: list[float], theirs: list[float]) -> float:
     return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
 
 
-def precision(folder: Path, work: Work) -> None:
-    """How many completions differ alone from those in a batch."""
+def precision(folder: Path, work: Work, adapter: Path | None) -> None:
+    """How many completions differ alone from those in a batch, and how many of each are right; with an adapter, its own."""
+    lines = (EXAMPLE / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    references = [json.loads(line)["messages"][-1]["content"] for line in lines]
     for dtype in (torch.bfloat16, torch.float32):
         sides = Sides(dtype, folder)
-        requests = sides.requests(Work(work.prompts, 40, ends=True))
+        name = str(adapter) if adapter else None
+        requests = [replace(one, adapter=name) for one in sides.requests(Work(work.prompts, 40, ends=True))]
         together = sides.engine.generate(requests)
         alone = [sides.engine.generate([one])[0] for one in requests]
         same = sum(one.token_ids == other.token_ids for one, other in zip(together, alone, strict=True))
-        text = sum(one.text == other.text for one, other in zip(together, alone, strict=True))
-        print(f"{dtype}: {same} of {len(requests)} completions the same alone as in a batch ({text} texts)", flush=True)
+        right = [
+            [one.text.strip() == reference for one, reference in zip(several, references, strict=True)]
+            for several in (together, alone)
+        ]
+        turned = sum(one != other for one, other in zip(*right, strict=True))
+        print(
+            f"{dtype}: {same} of {len(requests)} completions the same alone as in a batch; right {sum(right[0])} in a batch, "
+            f"{sum(right[1])} alone, {turned} items right in one of the two only",
+            flush=True,
+        )
 
 
 async def _client(address: str, text: str, tokens: int) -> list[float]:
@@ -319,24 +359,34 @@ def server(sides: Sides, repeat: int) -> None:
 def main() -> None:
     """Measure and print tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("work", nargs="*", default=WORK, choices=[*WORK, "server", "precision"])
+    parser.add_argument("work", nargs="*", help=f"Any of {', '.join(KINDS)} [{' '.join(WORK)}].")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--without", nargs="*", default=[], help="Leave out sides by name.")
+    parser.add_argument(
+        "--adapter", type=Path, help="An adapter of support-triage, whose completions `precision` compares."
+    )
+    parser.add_argument("--llama-cpp", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.llama_cpp:
+        serve_llama_cpp(options.llama_cpp, options.threads)
+        return
+    if unknown := set(options.work) - set(KINDS):
+        parser.error(f"there is no work {', '.join(sorted(unknown))}; choose from {', '.join(KINDS)}")
     if options.threads:
         torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         sides = Sides(torch.bfloat16, Path(folder))
         all_work = works(sides.tokenizer)
         print(f"{torch.get_num_threads()} threads, {os.cpu_count()} cores, torch {torch.__version__}")
-        for name in options.work:
+        for name in options.work or WORK:
             if name in all_work:
                 compare(sides, name, all_work[name], options.repeat, options.without)
             elif name == "server":
                 server(sides, options.repeat)
             else:
-                precision(Path(folder), all_work["example"])
+                precision(Path(folder), all_work["example"], options.adapter)
+        sides.close()
 
 
 if __name__ == "__main__":

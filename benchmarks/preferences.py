@@ -11,6 +11,7 @@ without padding, over all steps but the first; measuring the reference is timed 
     ftbridge          reference measured once before training (always), prompts computed once, head on completions alone
     trl               reference computed in every step (its default)
     trl-precomputed   reference measured once before training
+    trl-accumulated   as trl, a step in four passes of 2 pairs: for what does not fit otherwise (not among the usual sides)
 
 `controls`: each row is a run of examples/preferences with one thing changed. Only `as written` may move the held-out figures:
 `rate 0` trains with a rate of nearly nothing, `shuffled` gives half of the pairs the wrong way round at random, `swapped` all
@@ -193,6 +194,7 @@ def theirs(side: str, case: str, steps: int, precision: str) -> dict[str, float]
     from ftbridge.providers.local.models.find import find_model
 
     rows = drawn(case, steps * PAIRS)
+    parts = 4 if side == "trl-accumulated" else 1
     path = find_model(MODEL).path
     moments: list[float] = []
     losses: list[float] = []
@@ -220,7 +222,8 @@ def theirs(side: str, case: str, steps: int, precision: str) -> dict[str, float]
     with tempfile.TemporaryDirectory() as folder:
         config = DPOConfig(
             output_dir=folder, report_to=[], use_cpu=True, bf16=precision == "bf16", gradient_checkpointing=False,
-            per_device_train_batch_size=PAIRS, num_train_epochs=1, learning_rate=RATE, lr_scheduler_type="constant",
+            per_device_train_batch_size=PAIRS // parts, gradient_accumulation_steps=parts,
+            num_train_epochs=1, learning_rate=RATE, lr_scheduler_type="constant",
             beta=0.1, max_length=None, logging_steps=1, save_strategy="no", eval_strategy="no", seed=1, optim="adamw_torch",
             adam_epsilon=1e-8, weight_decay=0.0, max_grad_norm=1.0, precompute_ref_log_probs=side == "trl-precomputed",
             disable_tqdm=True, dataloader_num_workers=0,

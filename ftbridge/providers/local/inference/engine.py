@@ -311,6 +311,8 @@ class Engine:
         joining = self._joining()
         self._pass_rows = len(self._running) + len(joining)
         if joining:
+            if self._threads is not None and not self._running:
+                self._threads.start()
             try:
                 self._use_threads(sum(self.batch.unread(row) for row in joining))
                 choices = self.batch.join(list(joining))

@@ -18,6 +18,8 @@ import torch
 
 SECONDS = 1.0
 """Time between two looks at the load."""
+SOON = 0.2
+"""The same after a pause: enough of the system's ticks of 10 ms to tell a busy processor from a quiet one."""
 ROUNDING = 0.2
 """Share of a processor in use by others that costs no thread: the system itself is never quite still."""
 SMALL_WORK = 5e8
@@ -31,7 +33,15 @@ class Threads:
     def __init__(self, most: int | None = None) -> None:
         self.most = min(most or torch.get_num_threads(), math.ceil(allowed_cores()))
         self._process = psutil.Process()
-        self._free = float(self.most)
+        self._begin()
+
+    def start(self) -> None:
+        """Work begins. What others computed during a long pause says little of now: begin with all threads, and look soon."""
+        if time.monotonic() - self._clock >= 2 * SECONDS:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._free, self._due = float(self.most), SOON
         self._clock, self._busy, self._own = self._look()
 
     def use(self, work: float = math.inf) -> int:
@@ -44,11 +54,11 @@ class Threads:
 
     def left(self) -> int:
         """Processors that others leave, at least one and at most `most`."""
-        if time.monotonic() - self._clock >= SECONDS:
+        if time.monotonic() - self._clock >= self._due:
             clock, busy, used = self._look()
             others = max(0.0, (busy - self._busy) - (used - self._own)) / (clock - self._clock)
             self._free = allowed_cores() - others
-            self._clock, self._busy, self._own = clock, busy, used
+            self._clock, self._busy, self._own, self._due = clock, busy, used, SECONDS
         return max(1, min(self.most, math.floor(self._free + ROUNDING)))
 
     def _look(self) -> tuple[float, float, float]:

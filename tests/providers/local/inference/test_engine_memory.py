@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from ftbridge.providers.local.inference import columns as columns_module
 from ftbridge.providers.local.inference import engine as engine_module
@@ -16,27 +16,9 @@ from ftbridge.providers.local.inference.batch import PREFIX_SHARE
 from ftbridge.providers.local.inference.columns import KeyColumns
 from ftbridge.providers.local.inference.engine import Completion, Engine, Request
 from ftbridge.providers.local.models.device import Device
-from support.letters import letters
+from support.letters import engine, llama
 
-CPU = Device(torch.device("cpu"), torch.float32)
-TOKENIZER = letters()
 NO_END: frozenset[int] = frozenset()
-
-
-def llama(layers: int = 2) -> Any:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=260, hidden_size=48, intermediate_size=96, num_hidden_layers=layers, num_attention_heads=6,
-        num_key_value_heads=2, max_position_embeddings=8192, eos_token_id=256,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config).eval()
-    for parameter in model.parameters():
-        parameter.data.mul_(3 if parameter.dim() > 1 else 1)  # logits apart, as a trained model's are
-    return model.requires_grad_(False)
-
-
-def engine(model: Any, **options: Any) -> Engine:
-    return Engine(model, TOKENIZER, device=CPU, **options)
 
 
 def request(seed: int, length: int, new: int = 4) -> Request:

@@ -9,35 +9,13 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from ftbridge.providers.local.inference import engine as engine_module
-from ftbridge.providers.local.inference.engine import Engine, Generation, Request
+from ftbridge.providers.local.inference.engine import Generation, Request
 from ftbridge.providers.local.models.device import Device
 from support.architectures import config_of
-from support.letters import letters
-
-CPU = Device(torch.device("cpu"), torch.float32)
-VOCABULARY = 260
-
-
-def llama(seed: int = 0) -> Any:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=6,
-        num_key_value_heads=2, max_position_embeddings=1024, eos_token_id=256,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config).eval()
-    for parameter in model.parameters():
-        parameter.data.mul_(3 if parameter.dim() > 1 else 1)  # logits apart, as a trained model's are
-    return model.requires_grad_(False)
-
-
-TOKENIZER = letters()
-
-
-def engine(model: Any, **options: Any) -> Engine:
-    return Engine(model, TOKENIZER, device=CPU, **options)
+from support.letters import engine, letters, llama
 
 
 def prompts(count: int, *, shared: int = 0) -> list[list[int]]:
@@ -154,7 +132,7 @@ def test_log_probabilities_are_those_of_the_model_and_only_on_request():
 def test_ends_stop_strings_and_limits_end_a_row_each_with_its_reason():
     model = llama()
     (complete,) = engine(model).generate([Request([1, 2, 3, 4], 20)])
-    text = TOKENIZER.decode(complete.token_ids)
+    text = letters().decode(complete.token_ids)
     middle = next(letter for letter in text[3:] if letter.isascii() and letter.isprintable())
     end = complete.token_ids[5]
     stopped, ended, limited = engine(model).generate(
@@ -305,3 +283,15 @@ def test_prompts_that_are_too_many_for_a_pass_wait_for_the_next(monkeypatch: pyt
     sizes = count_tokens(model)
     ours.generate(requests(12))
     assert max(sizes) <= 90
+
+
+def test_the_load_of_a_pause_is_forgotten_when_a_batch_begins(monkeypatch: pytest.MonkeyPatch):
+    """Once for a batch, not for each of its passes."""
+    ours = engine(llama())
+    assert ours._threads is not None
+    starts: list[None] = []
+    monkeypatch.setattr(ours._threads, "start", lambda: starts.append(None))
+    ours.generate(requests(5))
+    assert len(starts) == 1
+    ours.generate(requests(1))
+    assert len(starts) == 2

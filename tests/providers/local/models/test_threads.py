@@ -55,6 +55,22 @@ def test_small_work_has_one_thread_and_large_work_all_that_are_free(monkeypatch:
     assert ours.use() == torch.get_num_threads() == 2
 
 
+def test_after_a_pause_what_others_did_meanwhile_is_forgotten(monkeypatch: pytest.MonkeyPatch):
+    """Both processors were busy for a minute in which nothing was computed here, and then quiet."""
+    looks = iter([(0.0, 0.0, 0.0), (60.0, 120.0, 0.0), (60.3, 120.0, 0.0), (61.4, 122.2, 0.0)])
+    now = [0.0]
+    monkeypatch.setattr(Threads, "_look", lambda _: next(looks))
+    monkeypatch.setattr(threads, "allowed_cores", lambda: 2.0)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    ours = Threads(most=2)
+    threads_used = []
+    for moment in (60.0, 60.3, 60.9, 61.4):
+        now[0] = moment
+        ours.start()
+        threads_used.append(ours.left())
+    assert threads_used == [2, 2, 2, 1], "two busy again since 60.3, which is seen a second later"
+
+
 def test_what_the_user_allows_is_never_exceeded():
     assert Threads(most=1).use() == torch.get_num_threads()
     assert Threads().most <= min(torch.get_num_threads(), allowed_cores() + 1)
