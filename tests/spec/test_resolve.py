@@ -65,8 +65,8 @@ def test_what_the_spec_sets_is_no_estimate_at_a_service_that_chooses():
 @pytest.mark.parametrize(
     ("examples", "batch", "epochs"),
     [
-        *((1, 1, 10), (7, 7, 10), (8, 8, 10), (32, 8, 10), (100, 8, 4), (160, 8, 3), (179, 8, 3), (180, 9, 3)),
-        *((297, 14, 3), (640, 32, 3), (8_333, 32, 3), (8_334, 32, 2), (12_501, 32, 1), (10**6, 32, 1)),
+        *((1, 1, 10), (7, 7, 10), (8, 8, 10), (32, 8, 10), (100, 8, 4), (160, 8, 3), (297, 8, 3), (359, 8, 3)),
+        *((360, 9, 3), (640, 16, 3), (1_280, 32, 3), (8_333, 32, 3), (8_334, 32, 2), (12_501, 32, 1), (10**6, 32, 1)),
     ],
 )
 def test_batch_and_epochs_here_follow_the_number_of_examples(examples, batch, epochs):
@@ -109,7 +109,7 @@ def test_every_settlement_has_the_request_the_value_and_the_reason():
         ("hyperparameters.n_epochs", "auto", 10),
         ("hyperparameters.learning_rate_multiplier", "auto", 1.0),
     ]
-    assert "20 examples // 20" in settled[0].reason
+    assert "20 examples // 40" in settled[0].reason
     assert "40 steps of 8" in settled[1].reason
 
 

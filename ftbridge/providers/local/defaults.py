@@ -2,8 +2,8 @@
 
 A hosted service has rules of its own and does not publish them; these are for training here. Supervised tuning:
 
-    batch_size     a 20th of the examples, 8 to 32: an epoch has 20 steps or more, and LoRA learns best from small batches
-                   ("LoRA Without Regret", Schulman et al. 2025)
+    batch_size     a 40th of the examples, 8 to 32: LoRA learns best from small batches ("LoRA Without Regret", Schulman et al.
+                   2025); on the example 8 were five points better than a 20th, 14 (benchmarks/README.md, "Defaults")
     n_epochs       3, or more for few examples, so that there are about 40 steps, at most 10; at most 25,000 examples in all
     learning rate  5e-4 x (2000 / width)^0.781 for LoRA, (2000 / width)^0.0775 for Qwen's families: the fit of
                    tinker-cookbook (hyperparam_utils, 2025) over models of 1 to 400 billion parameters; `width` is the model's
@@ -34,7 +34,7 @@ RATES: dict[Method, dict[Tuning, float]] = {
 }
 
 _EXPONENT, _EXPONENT_OF_QWEN = 0.781, 0.0775
-_SMALLEST_BATCH, _LARGEST_BATCH, _STEPS_IN_EPOCH = 8, 32, 20
+_SMALLEST_BATCH, _LARGEST_BATCH, _STEPS_IN_EPOCH = 8, 32, 40
 _EPOCHS, _MOST_EPOCHS, _FEWEST_STEPS, _MOST_SEEN = 3, 10, 40, 25_000
 
 
