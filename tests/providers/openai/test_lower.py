@@ -137,7 +137,7 @@ def test_a_refused_field_that_is_allowed_by_name_is_left_out() -> None:
 def test_the_general_rules_settle_what_is_sent_to_a_service_that_does_not_choose() -> None:
     one = spec(model={"openai": "m", "local": "n"}, openai=NEBIUS)
     local, there = (resolve(one, 1000, provider).spec.hyperparameters for provider in ("local", "openai"))
-    assert (local.batch_size, there.batch_size) == (32, 2), "each provider has a rule of its own"
+    assert (local.batch_size, there.batch_size) == (25, 2), "each provider has a rule of its own"
     body = lower(resolve(one, 1000, "openai")).request.body
     assert body["hyperparameters"] == {"n_epochs": there.n_epochs, "batch_size": 2}
 
