@@ -145,7 +145,7 @@ class Sides:
 def serve_llama_cpp(path: Path, threads: int) -> None:
     """llama.cpp's server in this process: works come in as lines of JSON, tokens and processor seconds go out.
 
-    A process of its own: with the wheel loaded, torch's threads in the same process ran at three quarters of their speed.
+    A process of its own, so that its threads and those of torch do not share an OpenMP runtime and its settings.
     """
     import xllamacpp
 
