@@ -222,11 +222,15 @@ def write_gguf(source: Path, target: Path) -> Path:
     return target
 
 
+def test_chats() -> list[list[dict[str, str]]]:
+    """The messages of the example's test items, the reference last."""
+    lines = (EXAMPLE / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["messages"] for line in lines]
+
+
 def works(tokenizer: Any) -> dict[str, Work]:
     """What is generated, by name."""
-    lines = (EXAMPLE / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    chats = [json.loads(line)["messages"][:-1] for line in lines]
-    ids = [tokenizer.apply_chat_template(one, add_generation_prompt=True)["input_ids"] for one in chats]
+    ids = [tokenizer.apply_chat_template(one[:-1], add_generation_prompt=True)["input_ids"] for one in test_chats()]
     return {
         "short": Work(ids[:32], 32),
         "long": Work(ids[:8], 128),
@@ -279,8 +283,7 @@ def _ratio(ours: list[float], theirs: list[float]) -> float:
 
 def precision(folder: Path, work: Work, adapter: Path | None) -> None:
     """How many completions differ alone from those in a batch, and how many of each are right; with an adapter, its own."""
-    lines = (EXAMPLE / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    references = [json.loads(line)["messages"][-1]["content"] for line in lines]
+    references = [chat[-1]["content"] for chat in test_chats()]
     for dtype in (torch.bfloat16, torch.float32):
         sides = Sides(dtype, folder)
         name = str(adapter) if adapter else None

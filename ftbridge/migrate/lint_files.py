@@ -1,6 +1,8 @@
 """Linting the files that were downloaded, each training file with the validation files of its jobs, once.
 
-files on disk ─▶ groups that belong together ─▶ lint ─▶ file_linted {errors, warnings, rules} or file_lint_failed
+    files on disk ─▶ groups that belong together ─▶ lint ─▶ file_linted {errors, warnings, rules} or file_lint_failed
+
+A file that was linted as it is, and beside the same kind of files, is not linted again.
 """
 
 from __future__ import annotations

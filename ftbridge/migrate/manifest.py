@@ -1,7 +1,9 @@
 """The files of a migration: which there are to download, and the manifest of what was.
 
-inventory ─▶ wanted_files, those of models in use first
-folder    ─▶ read_manifest: each of them, with its digest and findings, or with why it is missing and what can stand in
+    inventory ─▶ wanted_files, those of models in use first
+    folder    ─▶ read_manifest: each of them, with its digest and findings, or with why it is missing and what can stand in
+
+Nothing is requested here: `download` fetches the files.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ class _Work:
         self._tell(index, self.checker.judge(line, parsed, text_rules))
         if isinstance(taught.document, dict):
             self.tally.examples += 1
-            if self.rows and taught.messages:  # what has no message is told line by line, and compares with nothing
+            if self.rows and taught.messages:  # what has no message is reported by line, and compares with nothing
                 self.rows.add_line(index + 1, self.starts[index], taught, self.tally)
 
     def _tell(self, index: int, problems: Iterable[tuple[Rule, Problem]]) -> None:
